@@ -1,0 +1,8 @@
+"""A reverse proxy that lets clients of four chat services talk to any LLM.
+
+Read `events.py`, `grammar.py` and `ports.py` first: they are the whole vocabulary.
+"""
+
+from typing import Final
+
+__version__: Final = "0.1.0"

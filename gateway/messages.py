@@ -1,0 +1,208 @@
+"""Requests, prompts, history and replies: the values that are not events.
+
+Sans-IO: times and ids arrive as arguments.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant"]
+StreamFormat = Literal["auto", "data-stream", "ui-message-stream"]
+UnknownConversation = Literal["create", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that an upstream said it billed."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class Headers:
+    """A request's or an answer's header fields: names in lower case, order and repeats kept."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        self._fields = fields
+
+    def all(self, name: str) -> list[str]:
+        """Every value of the field, in the order sent."""
+        return [value for key, value in self._fields if key == name]
+
+    def get(self, name: str, default: str = "") -> str:
+        """The field's first value."""
+        for key, value in self._fields:
+            if key == name:
+                return value
+        return default
+
+    def __contains__(self, name: str) -> bool:
+        return any(key == name for key, _ in self._fields)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request without its body; `params` are the route's path parameters, percent-decoded."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    params: Mapping[str, str] = field(default_factory=dict)
+    http_version: str = "1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, or with an empty body the head of a stream."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DialectOptions:
+    """What one tenant chose for one dialect (`tenants.*.dialects.*`)."""
+
+    unknown_conversation: UnknownConversation = "create"
+    stream_format: StreamFormat = "auto"
+    tool_results: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One user message, out of whichever body the dialect reads it from.
+
+    `framing` is a word of the dialect's own (it chose it from route, `Accept` and body) that
+    `encoder` gets back in its context. `message_id` is the client's id of the message, if any;
+    `continues` the id of a posted assistant message that the answer goes on with.
+    """
+
+    conversation_id: str
+    text: str
+    framing: str
+    message_id: str | None = None
+    role: Literal["user", "assistant"] = "user"
+    continues: str | None = None
+
+
+MessageStatus = Literal["complete", "partial"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation's history; `created_at` in seconds since the epoch (UTC).
+
+    A `partial` assistant message is a reply that was cut short: it holds what the client was
+    shown.
+    """
+
+    id: str
+    role: Role
+    text: str
+    created_at: float
+    status: MessageStatus = "complete"
+
+
+class ConversationKey(NamedTuple):
+    """Where a conversation lives. A look-up without the tenant cannot be written."""
+
+    tenant: str
+    dialect: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A stored conversation and the newest part of its history, oldest first.
+
+    `public_id` is 32 characters of `[a-z0-9]`, made once; `owner` the helper identity that
+    started it, None where the tenant's key is owner enough.
+    """
+
+    key: ConversationKey
+    public_id: str
+    owner: str | None
+    created_at: float
+    messages: tuple[Message, ...] = ()
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as an upstream is told of it; `parameters` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMessage:
+    """One message as an upstream is told of it."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One model call, in no upstream's words. The system prompt is apart from `messages`."""
+
+    model: str
+    system: str
+    messages: tuple[PromptMessage, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A model call as bytes: `path` is appended to the upstream's base URL; always a POST."""
+
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContext:
+    """What an encoder may put into a stream besides events. All ids are made before the turn.
+
+    `turn_id`, `run_id` and `message_id` are UUIDs, constant for the turn; `message_id` is the id
+    under which the reply is stored. `conversation_id` is the public one.
+    """
+
+    turn_id: str
+    run_id: str
+    message_id: str
+    conversation_id: str
+    trace_id: str
+    model: str
+    framing: str
+    created_at: int
+    refusal: str = ""
+    continues: str | None = None
+    options: DialectOptions = DialectOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking: a tenant, the key or token that proved it, and the agent that serves it.
+
+    `identity` is helper's: the e-mail or the anonymous session of the token.
+    """
+
+    tenant: str
+    key: str
+    agent: str
+    identity: str | None = None

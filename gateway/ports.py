@@ -1,0 +1,213 @@
+"""The Protocols between the parts. `wiring.py` is the only place that knows who implements them.
+
+Codecs (`Dialect`, `Encoder`, `Upstream`, `Decoder`) are sans-IO: bytes or values in, values or
+bytes out, no clock, socket, logger or random source. The others do the work that waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gateway.errors import GatewayError
+from gateway.events import ModelEvent, TurnEvent
+from gateway.messages import (
+    ChatRequest,
+    Conversation,
+    ConversationKey,
+    DialectOptions,
+    Headers,
+    Message,
+    Principal,
+    Prompt,
+    Reply,
+    RequestHead,
+    TurnContext,
+    UpstreamRequest,
+)
+
+ConflictRule = Literal["reject", "queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One chat route: `/sessions/{id}/messages`; a parameter is one path segment."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSource:
+    """A header that may carry the credential; `bearer` ones have the scheme before it."""
+
+    header: str
+    bearer: bool = False
+
+
+class Encoder(Protocol):
+    """Turn events in, body messages out; one per turn.
+
+    Events come in an order that `grammar.TURN` allows. Every element that `encode` returns is
+    one record. `apart` says that each record needs a body message of its own (contract for
+    clients that parse each read as whole records); otherwise records may be joined. `one_shot`
+    says that nothing comes before `TurnFinished`, whose single record is the whole body.
+    """
+
+    apart: bool
+    one_shot: bool
+
+    def head(self) -> Reply:
+        """Status and headers of the stream; the body is empty."""
+        ...
+
+    def encode(self, event: TurnEvent) -> Sequence[bytes]:
+        """The event's records, none where this wire has no word for it."""
+        ...
+
+    def keep_alive(self) -> Sequence[bytes]:
+        """What may be sent in a silence without meaning anything; legal at any time before
+        the terminal record, the first record included."""
+        ...
+
+
+class Dialect(Protocol):
+    """A client's wire format; stateless, one instance."""
+
+    name: str
+    routes: tuple[Route, ...]
+    credentials: tuple[CredentialSource, ...]
+    conflict: ConflictRule
+    keep_alive_s: float | None
+
+    def decode_request(
+        self, head: RequestHead, body: bytes, options: DialectOptions
+    ) -> ChatRequest:
+        """The request's meaning. Raises `BadRequest`, or `HttpError` 415."""
+        ...
+
+    def encoder(self, turn: TurnContext) -> Encoder:
+        """An encoder for one turn, in the framing that `decode_request` chose."""
+        ...
+
+    def encode_error(self, error: GatewayError) -> Reply:
+        """The answer to a request that failed before its stream began."""
+        ...
+
+
+class Decoder(Protocol):
+    """One upstream stream's bytes in, model events out; any split of the bytes gives the same."""
+
+    def feed(self, chunk: bytes) -> list[ModelEvent]:
+        """The events that `chunk` completes; nothing after `ModelFinished`.
+
+        Raises `UpstreamError` subclasses for an error inside the stream, and
+        `UpstreamProtocolError` for bytes that break the protocol.
+        """
+        ...
+
+    def close(self) -> list[ModelEvent]:
+        """The events that the end of the stream completes; raises `Truncated` if cut short."""
+        ...
+
+
+class Upstream(Protocol):
+    """A model server's wire format; stateless."""
+
+    provider: str
+
+    def encode_request(self, prompt: Prompt) -> UpstreamRequest:
+        """The call as bytes, streaming and with usage asked for."""
+        ...
+
+    def decoder(self, content_type: str) -> Decoder:
+        """A decoder for one answer of status 200. Raises `UpstreamProtocolError` for a type that
+        no such answer has."""
+        ...
+
+    def decode_error(self, status: int, headers: Headers, body: bytes) -> GatewayError:
+        """What an answer with another status means; `body` may be cut."""
+        ...
+
+
+class ModelStream(Protocol):
+    """A running model call."""
+
+    async def read(self) -> list[ModelEvent]:
+        """The events of the next read, perhaps none; the last is `ModelFinished`.
+
+        Raises `UpstreamError` subclasses.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends the call; the upstream sees its connection close if the stream was not over."""
+        ...
+
+
+class Model(Protocol):
+    """A configured upstream, ready to call. Times are in seconds, sizes in tokens."""
+
+    name: str
+    provider: str
+    model: str
+    context_tokens: int | None
+    output_tokens: int | None
+    first_token_s: float
+    idle_s: float
+    total_s: float
+
+    async def call(self, prompt: Prompt) -> ModelStream:
+        """Sends the prompt and waits for a good answer's head. Raises `GatewayError`."""
+        ...
+
+
+class ConversationStore(Protocol):
+    """Conversations and their messages.
+
+    Every method raises `StoreUnavailable` when the store does not answer in time or refuses.
+    A cancelled call has either happened wholly or not at all.
+    """
+
+    async def open(self) -> None:
+        """Makes ready; raises `StoreUnavailable` if it cannot be used."""
+        ...
+
+    async def close(self) -> None:
+        """Writes what is pending and lets go of every resource."""
+        ...
+
+    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
+        """The conversation with its newest `messages` messages, oldest first.
+
+        With `create` an unknown one is made, else `NotFound` is raised.
+        """
+        ...
+
+    async def create(
+        self, key: ConversationKey, *, owner: str | None, subject: str | None
+    ) -> Conversation:
+        """A new conversation. Raises `Conflict` if the key is taken."""
+        ...
+
+    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
+        """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
+        ...
+
+
+class Authenticator(Protocol):
+    """Turns a route's credential into a principal."""
+
+    def authenticate(self, credential: str, dialect: str, *, now: float) -> Principal:
+        """Raises `Unauthorized`, `Forbidden` or `MailboxNotFound`; `now` in epoch seconds."""
+        ...
+
+
+class Endpoint(Protocol):
+    """A small JSON route beside a dialect's chat route, without which its clients cannot start."""
+
+    dialect: str
+    route: Route
+
+    async def answer(self, head: RequestHead, body: bytes) -> Reply:
+        """The whole answer. Raises `GatewayError`."""
+        ...
