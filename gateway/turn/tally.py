@@ -1,0 +1,65 @@
+"""What one turn came to: the values behind its metrics record and its log line.
+
+Filled in by the engine while the turn runs, read once when it is over. Times are readings of one
+monotonic clock, in seconds, passed in as numbers.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from gateway.errors import ERROR_KINDS, ErrorKind
+from gateway.events import FinishReason
+from gateway.messages import Usage
+
+_OwnOutcome = Literal["ok", "client_disconnect", "guard_blocked", "worker_lost"]
+Outcome = _OwnOutcome | ErrorKind
+OUTCOMES: Final[tuple[str, ...]] = (*get_args(_OwnOutcome), *ERROR_KINDS)
+
+
+@dataclass(slots=True)
+class RoundTally:
+    """One model call. `error` is the kind that ended it, None if it ended well."""
+
+    upstream: str
+    provider: str
+    model: str
+    began: float
+    first_event: float | None = None
+    ended: float | None = None
+    usage: Usage | None = None
+    error: ErrorKind | None = None
+
+
+@dataclass(slots=True)
+class TurnTally:
+    """One admitted chat request, from its last byte to its end.
+
+    `first_generated` is the first text, reasoning or tool delta that came from the model;
+    `first_delivered` the moment when the first visible text had been handed to the server;
+    `deltas` counts generated deltas, `delivered` those handed to the server; `bytes` the body
+    bytes sent. `usage` is the sum over the rounds, None if any round had none.
+    """
+
+    dialect: str
+    http_version: str
+    began: float
+    outcome: Outcome = "internal"
+    ended: float | None = None
+    first_generated: float | None = None
+    first_delivered: float | None = None
+    deltas: int = 0
+    delivered: int = 0
+    bytes: int = 0
+    reason: FinishReason | None = None
+    rounds: list[RoundTally] = field(default_factory=list)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The sum over the rounds; None if there was no round or any had none."""
+        total_in = total_out = 0
+        for entry in self.rounds:
+            if entry.usage is None:
+                return None
+            total_in += entry.usage.input_tokens
+            total_out += entry.usage.output_tokens
+        return Usage(total_in, total_out) if self.rounds else None
