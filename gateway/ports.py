@@ -156,8 +156,39 @@ class Model(Protocol):
     idle_s: float
     total_s: float
 
-    async def call(self, prompt: Prompt) -> ModelStream:
-        """Sends the prompt and waits for a good answer's head. Raises `GatewayError`."""
+    async def call(
+        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
+    ) -> ModelStream:
+        """Sends the prompt and waits for a good answer's head; `headers` go along.
+
+        Raises `GatewayError`.
+        """
+        ...
+
+
+class Downstream(Protocol):
+    """The client's side of one turn.
+
+    `one_shot` and `opened` tell the engine whether a failure can still be a status.
+    """
+
+    opened: bool
+    one_shot: bool
+
+    async def begin(self) -> None:
+        """Sends the head and the opening record, or only notes them where nothing streams."""
+        ...
+
+    async def send(self, events: Sequence[TurnEvent]) -> None:
+        """Encodes the events and hands their records to the server."""
+        ...
+
+    async def finish(self, events: Sequence[TurnEvent]) -> None:
+        """Sends the last events, the terminal one at their end, and ends the stream."""
+        ...
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answers with the dialect's status for the error; only while nothing was sent."""
         ...
 
 

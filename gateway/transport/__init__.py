@@ -1,0 +1,1 @@
+"""Where bytes meet the network: the guarded request downstream, the HTTP client upstream."""

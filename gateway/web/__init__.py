@@ -1,0 +1,1 @@
+"""The ASGI application: routes, CORS, admission, operator endpoints."""

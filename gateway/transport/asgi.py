@@ -1,0 +1,206 @@
+"""The guarded request: one HTTP exchange over ASGI that cannot hang, leak or end twice.
+
+One pump is the only reader of `receive()` and reads until `http.disconnect`: Hypercorn's
+connection reader blocks once its queue of ten unread messages is full, and its `send()` never
+raises for a client that has gone. The request is served in a child task, which a disconnect
+cancels. The last body message waits, bounded, for the upload to end, because Hypercorn 0.18
+closes the connection when request bytes arrive on a stream that was answered already.
+
+Bounds: body `body_bytes` and `body_s`; after an early answer 64 KiB more and 2 s.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from gateway.errors import Cancelled, HttpError, PayloadTooLarge
+from gateway.messages import Headers, Reply, RequestHead
+
+# ASGI's own message shape; values have a type per key that Python cannot say without a
+# TypedDict per message, and every server sends plain dicts.
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_LINGER_BYTES: Final = 65_536
+_LINGER_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """Bounds of one request: bytes of its body, and seconds from its head to its last byte."""
+
+    body_bytes: int
+    body_s: float
+
+
+class Exchange:
+    """One request and its answer.
+
+    `gone` turns true when the client closed the connection or reset the stream; what is written
+    after that goes nowhere. `received_at` is the loop's time at the request's last byte.
+    """
+
+    def __init__(
+        self, scope: Message, receive: Receive, send: Send, limits: ExchangeLimits
+    ) -> None:
+        self.head = request_head(scope)
+        self.client: str | None = scope["client"][0] if scope.get("client") else None
+        self.gone = False
+        self.answered = False
+        self.cancel_when_gone = True
+        self.received_at = 0.0
+        self.status = 0
+        self.extra_headers: list[tuple[str, str]] = []
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self._body = bytearray()
+        self._discarded = 0
+        self._keep_body = True
+        self._arrived = asyncio.Event()
+        self._uploaded = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, serve: Callable[["Exchange"], Awaitable[None]]) -> None:
+        """Serves the request in a child task; returns when it is over and the answer has ended.
+
+        `serve` must not raise; `CancelledError` is expected when the client has gone.
+        """
+        self._task = self._loop.create_task(_as_coroutine(serve(self)))
+        pump = self._loop.create_task(self._pump())
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            # A cancelled child is a gone client; a cancellation of this task must go on.
+            if not self.gone:
+                raise
+        finally:
+            pump.cancel()
+
+    async def body(self) -> bytes:
+        """The whole request body.
+
+        Raises `PayloadTooLarge`, `HttpError` 408 and `Cancelled` (the client went away first).
+        """
+        declared = self.head.headers.get("content-length")
+        if declared.isdigit() and int(declared) > self._limits.body_bytes:
+            raise PayloadTooLarge("declared length is over the cap")
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            raise HttpError(408, "the body did not arrive in time") from None
+        if not self._keep_body:
+            raise PayloadTooLarge("the body is over the cap")
+        if self.gone:
+            raise Cancelled("the client went away before its body ended")
+        return bytes(self._body)
+
+    async def start(self, reply: Reply) -> None:
+        """Sends status and headers."""
+        self.answered = True
+        self.status = reply.status
+        fields = (*reply.headers, *self.extra_headers)
+        await self._put(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields],
+            }
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Hands one body message to the server; returns when it took it (backpressure)."""
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """Ends the answer, after the upload has ended or its linger ran out."""
+        if not self._uploaded.is_set():
+            try:
+                async with asyncio.timeout(_LINGER_S):
+                    await self._uploaded.wait()
+            except TimeoutError:
+                pass
+        await self._put({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def reply(self, reply: Reply) -> None:
+        """Sends a whole answer."""
+        length = ("content-length", str(len(reply.body)))
+        if reply.status != 204:
+            reply = Reply(reply.status, (*reply.headers, length), reply.body)
+        await self.start(reply)
+        if reply.body and self.head.method != "HEAD":
+            await self.write(reply.body)
+        await self.end()
+
+    async def _put(self, message: Message) -> None:
+        if not self.gone:
+            await self._send(message)
+
+    async def _pump(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._client_gone()
+                return
+            if message["type"] == "http.request":
+                self._take(message.get("body", b""), more=message.get("more_body", False))
+
+    def _take(self, data: bytes, *, more: bool) -> None:
+        if self._keep_body and len(self._body) + len(data) <= self._limits.body_bytes:
+            self._body += data
+        elif self._keep_body:
+            self._keep_body = False
+            self._body.clear()
+            self._arrived.set()
+        else:
+            self._discarded += len(data)
+        if not more or self._discarded > _LINGER_BYTES:
+            self.received_at = self.received_at or self._loop.time()
+            self._uploaded.set()
+            self._arrived.set()
+
+    def _client_gone(self) -> None:
+        self.gone = True
+        self._uploaded.set()
+        self._arrived.set()
+        if self.cancel_when_gone and self._task is not None:
+            self._task.cancel()
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+def request_head(scope: Message) -> RequestHead:
+    """The ASGI scope as a request head; header values are Latin-1 (RFC 9110 section 5.5)."""
+    fields = tuple(
+        (bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
+        for name, value in scope["headers"]
+    )
+    raw_path = bytes(scope.get("raw_path") or scope["path"].encode())
+    version = str(scope.get("http_version", "1.1"))
+    return RequestHead(
+        method=scope["method"],
+        path=raw_path.decode("latin-1"),
+        query=bytes(scope.get("query_string", b"")).decode("latin-1"),
+        headers=Headers(fields),
+        http_version="2" if version.startswith("2") else version,
+    )
+
+
+def decode_segment(segment: str) -> str | None:
+    """A path segment percent-decoded as UTF-8; None where it is not UTF-8."""
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def header_bytes(headers: Iterable[tuple[str, str]]) -> int:
+    """The size of a header list as HTTP/2 counts it (RFC 9113 section 6.5.2)."""
+    return sum(len(name) + len(value) + 32 for name, value in headers)

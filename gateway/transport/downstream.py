@@ -1,0 +1,128 @@
+"""The client's side of one turn: turn events in, body messages out.
+
+Every event passes the grammar, so the encoder may rely on its order. Records that must stand
+alone get a body message and, on HTTP/2, a pass of the event loop each: Hypercorn joins messages
+that come in one pass into one DATA frame, and clients that parse each read as whole records would
+lose some.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+
+from gateway.errors import GatewayError
+from gateway.events import TurnEvent, TurnStarted
+from gateway.grammar import Grammar
+from gateway.messages import Reply
+from gateway.ports import Encoder
+from gateway.transport.asgi import Exchange
+from gateway.turn.tally import TurnTally
+from gateway.turn.watch import NEVER, Watch
+
+
+class HttpDownstream:
+    """`ports.Downstream` over an ASGI exchange."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        encoder: Encoder,
+        encode_error: Callable[[GatewayError], Reply],
+        tally: TurnTally,
+    ) -> None:
+        self.opened = False
+        self.one_shot = encoder.one_shot
+        self.watch: Watch
+        self._exchange = exchange
+        self._encoder = encoder
+        self._encode_error = encode_error
+        self._tally = tally
+        self._grammar = Grammar()
+        self._yield_after_record = encoder.apart and exchange.head.http_version == "2"
+        self._begun = False
+        self._keep_alive_done: asyncio.Event | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def begin(self) -> None:
+        """Sends the head and the opening record; once."""
+        if self._begun:
+            return
+        self._begun = True
+        started = TurnStarted()
+        self._grammar.advance(started)
+        records = self._encoder.encode(started)
+        if not self.one_shot:
+            self.opened = True
+            await self._clocked(self._exchange.start(self._encoder.head()))
+            await self._put(records)
+
+    async def send(self, events: Sequence[TurnEvent]) -> None:
+        """Encodes the events and hands their records to the server."""
+        if len(events) == 1:
+            event = events[0]
+            self._grammar.advance(event)
+            records = self._encoder.encode(event)
+        else:
+            records = self._encode_all(events)
+        if self._keep_alive_done is not None:
+            await self._keep_alive_done.wait()
+        await self._put(records)
+
+    async def finish(self, events: Sequence[TurnEvent]) -> None:
+        """Sends the last events and ends the stream."""
+        await self.begin()
+        if not self.one_shot:
+            await self.send(events)
+            await self._clocked(self._exchange.end())
+            return
+        self.opened = True
+        body = b"".join(self._encode_all(events))
+        head = self._encoder.head()
+        self._tally.bytes += len(body)
+        await self._clocked(self._exchange.reply(Reply(head.status, head.headers, body)))
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answers with the dialect's status for the error."""
+        self.opened = True
+        reply = self._encode_error(error)
+        self._tally.bytes += len(reply.body)
+        await self._clocked(self._exchange.reply(reply))
+
+    async def keep_alive(self) -> None:
+        """Fills a silence, with the head and the opening record before it if none went yet."""
+        if self.one_shot or self._exchange.gone:
+            return
+        self._keep_alive_done = done = asyncio.Event()
+        try:
+            await self.begin()
+            await self._put(self._encoder.keep_alive())
+        finally:
+            self._keep_alive_done = None
+            done.set()
+
+    def _encode_all(self, events: Sequence[TurnEvent]) -> list[bytes]:
+        records: list[bytes] = []
+        for event in events:
+            self._grammar.advance(event)
+            records += self._encoder.encode(event)
+        return records
+
+    async def _put(self, records: Sequence[bytes]) -> None:
+        if not records:
+            return
+        if len(records) > 1 and not self._encoder.apart:
+            records = (b"".join(records),)
+        watch = self.watch
+        watch.sending_since = self._loop.time()
+        for record in records:
+            self._tally.bytes += len(record)
+            await self._exchange.write(record)
+            if self._yield_after_record:
+                await asyncio.sleep(0)
+        watch.sending_since = NEVER
+        watch.wrote_at = self._loop.time()
+
+    async def _clocked(self, sending: Coroutine[None, None, None]) -> None:
+        self.watch.sending_since = self._loop.time()
+        await sending
+        self.watch.sending_since = NEVER
+        self.watch.wrote_at = self._loop.time()

@@ -1,0 +1,223 @@
+"""The ASGI application: finds the route, lets it answer, and turns what it raised into a reply.
+
+Every answer carries `x-request-id`; every request leaves one log line. A refusal is in the shape
+of the dialect whose route it asked for; a path that no dialect is near to gets plain JSON.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.access.credentials import extract
+from gateway.errors import GatewayError, HttpError, Internal
+from gateway.messages import Reply, RequestHead
+from gateway.ports import Dialect, Endpoint, Route
+from gateway.replies import error_reply, http_text
+from gateway.transport.asgi import (
+    Exchange,
+    ExchangeLimits,
+    Message,
+    Receive,
+    Send,
+    header_bytes,
+    request_head,
+)
+from gateway.web.chat import Chat, Services, trace_id
+from gateway.web.request import Request
+from gateway.web.routing import Match, Router
+
+_log: Final = structlog.get_logger("gateway.web")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TARGET_BYTES: Final = 8192
+_HEADER_FIELDS: Final = 100
+_HEADER_BYTES: Final = 16_384
+
+Target = Dialect | Endpoint
+
+
+class RequestRecorder(Protocol):
+    """Where a request leaves its log line and its refusal."""
+
+    def refused(self, dialect: str, kind: str) -> None:
+        """A request was refused before a turn began."""
+        ...
+
+    def request_ended(self, request: Request) -> None:
+        """A request is over: one log line."""
+        ...
+
+
+class OperatorRoutes(Protocol):
+    """The probes, and on the admin listener the metrics."""
+
+    async def answer(self, method: str, path: str, query: str, accept: str) -> Reply | None:
+        """The answer, or None for a path that is not an operator's."""
+        ...
+
+
+class App:
+    """The public listener's application."""
+
+    def __init__(
+        self,
+        services: Services,
+        dialects: Sequence[Dialect],
+        endpoints: Sequence[Endpoint],
+        operators: OperatorRoutes,
+        recorder: RequestRecorder,
+        new_request_id: Callable[[], str],
+    ) -> None:
+        self._services = services
+        self._dialects = {dialect.name: dialect for dialect in dialects}
+        self._operators = operators
+        self._recorder = recorder
+        self._new_request_id = new_request_id
+        self._chat = Chat(services)
+        self._limits = ExchangeLimits(services.bounds.body_bytes, services.bounds.body_s)
+        routes: list[tuple[Route, str, Target]] = []
+        for dialect in dialects:
+            routes += [(route, dialect.name, dialect) for route in dialect.routes]
+        routes += [(endpoint.route, endpoint.dialect, endpoint) for endpoint in endpoints]
+        self._router: Router[Target] = Router(routes)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One ASGI scope; nothing but cancellation ever leaves it."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            exchange = Exchange(scope, receive, send, self._limits)
+            await exchange.run(self._serve)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        request = self._request(exchange)
+        exchange.extra_headers.append(("x-request-id", request.request_id))
+        try:
+            await self._dispatch(request)
+        except GatewayError as error:
+            await self._refuse(request, error)
+        except asyncio.CancelledError:
+            if request.tally is None:
+                self._count_refusal(request, "cancelled")
+            raise
+        except Exception:  # noqa: BLE001 - whatever it was, the client gets an answer
+            _log.exception("request_fault", request_id=request.request_id)
+            await self._refuse(request, Internal())
+        finally:
+            if not request.quiet:
+                self._recorder.request_ended(request)
+
+    def _request(self, exchange: Exchange) -> Request:
+        head = exchange.head
+        given = head.headers.get("x-request-id")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._new_request_id()
+        trace = trace_id(head.headers.get("traceparent"), fallback=self._new_request_id())
+        began = asyncio.get_running_loop().time()
+        return Request(exchange, head, request_id, trace, began=began)
+
+    async def _dispatch(self, request: Request) -> None:
+        head = request.head
+        reply = await self._operators.answer(
+            head.method, head.path, head.query, head.headers.get("accept")
+        )
+        if reply is not None:
+            request.quiet = True
+            await self._send(request, reply)
+            return
+        match = self._router.match(head.method, head.path)
+        request.dialect = match.owner if match else self._router.nearest_owner(head.path)
+        _check_head(head)
+        if match is None:
+            raise HttpError(404, "no such route")
+        request.template = match.template
+        if head.method == "OPTIONS":
+            origin = head.headers.get("origin")
+            request.quiet = True
+            await self._send(
+                request, self._services.cors.preflight(match.owner, origin, match.methods)
+            )
+            return
+        await self._answer(request, match)
+
+    async def _answer(self, request: Request, match: Match[Target]) -> None:
+        head = request.head
+        if match.target is None:
+            allow = ", ".join(match.methods)
+            raise HttpError(405, f"{head.method} is not for this route", {"allow": allow})
+        request.head = RequestHead(
+            head.method, head.path, head.query, head.headers, match.params, head.http_version
+        )
+        self._set_cors_headers(request)
+        if isinstance(match.target, _DialectLike):
+            await self._chat.serve(request, self._dialects[match.owner])
+            return
+        body = await request.exchange.body()
+        await self._send(request, await match.target.answer(request.head, body))
+
+    def _set_cors_headers(self, request: Request) -> None:
+        """The fields of every answer on this route: for the tenant's origins once it is known."""
+        if request.dialect is None:
+            return
+        tenant = request.tenant or self._tenant_of(request)
+        origin = request.head.headers.get("origin")
+        request.exchange.extra_headers += self._services.cors.headers(
+            request.dialect, tenant, origin
+        )
+
+    def _tenant_of(self, request: Request) -> str | None:
+        dialect = self._dialects[request.dialect or ""]
+        try:
+            credential = extract(request.head, dialect.credentials)
+            authenticator = self._services.authenticators[dialect.name]
+            return authenticator.authenticate(
+                credential, dialect.name, now=self._services.now()
+            ).tenant
+        except GatewayError:
+            return None
+
+    async def _refuse(self, request: Request, error: GatewayError) -> None:
+        self._count_refusal(request, error.kind)
+        if request.exchange.answered:
+            return
+        dialect = self._dialects.get(request.dialect or "")
+        reply = dialect.encode_error(error) if dialect else _plain_error(error)
+        await self._send(request, reply)
+
+    def _count_refusal(self, request: Request, kind: str) -> None:
+        request.refused = kind
+        self._recorder.refused(request.dialect or "none", kind)
+
+    async def _send(self, request: Request, reply: Reply) -> None:
+        """A whole answer, within the send clock; a client that takes none of it gets no more."""
+        try:
+            async with asyncio.timeout(self._services.bounds.send_s):
+                await request.exchange.reply(reply)
+        except TimeoutError:
+            _log.warning("client_stalled", request_id=request.request_id)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Says yes to both messages: what must be ready was ready before the server began."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _check_head(head: RequestHead) -> None:
+    if len(head.path) + len(head.query) > _TARGET_BYTES:
+        raise HttpError(414, f"the request target is over {_TARGET_BYTES} bytes")
+    fields = list(head.headers)
+    if len(fields) > _HEADER_FIELDS or header_bytes(fields) > _HEADER_BYTES:
+        raise HttpError(431, "too many header fields or bytes")
+
+
+def _plain_error(error: GatewayError) -> Reply:
+    status = error.http_status if isinstance(error, HttpError) else error.status
+    text = http_text(error) if isinstance(error, HttpError) else "Internal server error"
+    return error_reply(error, status, {"error": text})

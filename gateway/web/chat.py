@@ -1,0 +1,229 @@
+"""A chat route: admission step by step, then the turn.
+
+Order of checks: route, CORS, credential, limits, size, body, conversation. What fails before the
+turn is refused with a status and counted as such; what is admitted is one turn, counted once,
+whatever becomes of it.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.access.credentials import extract
+from gateway.access.limits import RequestLimits
+from gateway.errors import Conflict, Forbidden, NotOwner, Overloaded
+from gateway.messages import (
+    ChatRequest,
+    Conversation,
+    ConversationKey,
+    DialectOptions,
+    Message,
+    MessageStatus,
+    Principal,
+    PromptMessage,
+    TurnContext,
+)
+from gateway.ports import Authenticator, ConversationStore, Dialect
+from gateway.transport.downstream import HttpDownstream
+from gateway.turn.engine import Agent, Turn, TurnPlan
+from gateway.turn.locks import ConversationLocks, Hold
+from gateway.turn.prompt import exchanges
+from gateway.turn.registry import RunningTurns
+from gateway.turn.tally import TurnTally
+from gateway.turn.watch import Watch
+from gateway.web.cors import Cors
+from gateway.web.request import Request
+
+_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class TurnRecorder(Protocol):
+    """Where a turn leaves its metrics record."""
+
+    def turn_began(self, dialect: str) -> None:
+        """A turn was admitted."""
+        ...
+
+    def turn_ended(self, tally: TurnTally) -> None:
+        """An admitted turn is over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The `limits` section as the application uses it: seconds and bytes."""
+
+    body_bytes: int
+    body_s: float
+    send_s: float
+    keep_alive_s: float
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a chat request needs, chosen by `wiring.py`.
+
+    `new_id` makes UUIDs, `now` reads epoch seconds.
+    """
+
+    authenticators: Mapping[str, Authenticator]
+    agents: Mapping[str, Agent]
+    options: Mapping[tuple[str, str], DialectOptions]
+    cors: Cors
+    limits: RequestLimits
+    turns: RunningTurns
+    locks: ConversationLocks
+    store: ConversationStore
+    recorder: TurnRecorder
+    bounds: Bounds
+    new_id: Callable[[], str]
+    now: Callable[[], float]
+
+
+class Chat:
+    """Serves the chat routes of all dialects."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def serve(self, request: Request, dialect: Dialect) -> None:
+        """Answers the request wholly. Raises `GatewayError` only while nothing was sent."""
+        services = self._services
+        principal = self.admit(request, dialect)
+        agent = services.agents[principal.agent]
+        options = services.options.get((principal.tenant, dialect.name), DialectOptions())
+        with services.turns.place():
+            services.limits.admit(principal, now=asyncio.get_running_loop().time())
+            body = await request.exchange.body()
+            chat = dialect.decode_request(request.head, body, options)
+            key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
+            async with await self._hold(key, dialect, agent) as hold:
+                conversation = await services.store.load(
+                    key,
+                    create=options.unknown_conversation == "create",
+                    messages=agent.history_messages,
+                )
+                if conversation.owner is not None and conversation.owner != principal.identity:
+                    raise NotOwner("the token's identity does not own the conversation")
+                turn = _TurnFacts(request, dialect, agent, options, chat, conversation, hold)
+                await self._run(turn)
+
+    def admit(self, request: Request, dialect: Dialect) -> Principal:
+        """Credential and origin. Raises `BadRequest`, `Unauthorized`, `Forbidden`."""
+        services = self._services
+        credential = extract(request.head, dialect.credentials)
+        authenticator = services.authenticators[dialect.name]
+        principal = authenticator.authenticate(credential, dialect.name, now=services.now())
+        request.tenant, request.key = principal.tenant, principal.key
+        origin = request.head.headers.get("origin")
+        if not services.cors.allows(dialect.name, principal.tenant, origin):
+            raise Forbidden("origin is not listed")
+        return principal
+
+    async def _hold(self, key: ConversationKey, dialect: Dialect, agent: Agent) -> Hold:
+        if dialect.conflict == "reject":
+            return await self._services.locks.hold(key)
+        try:
+            return await self._services.locks.hold(key, wait_s=agent.turn_s)
+        except Conflict:
+            raise Overloaded("queued behind another turn for too long", retry_after=5) from None
+
+    async def _run(self, facts: "_TurnFacts") -> None:
+        services, request, agent = self._services, facts.request, facts.agent
+        exchange = request.exchange
+        context = self._context(facts)
+        tally = request.tally = TurnTally(
+            facts.dialect.name, request.head.http_version, exchange.received_at
+        )
+        down = HttpDownstream(
+            exchange, facts.dialect.encoder(context), facts.dialect.encode_error, tally
+        )
+        watch = down.watch = Watch(
+            turn_s=agent.turn_s,
+            send_s=services.bounds.send_s,
+            keep_alive_s=services.bounds.keep_alive_s,
+            keep_alive=down.keep_alive,
+        )
+        exchange.cancel_when_gone = not agent.finish_when_gone
+        plan = TurnPlan(
+            agent=agent,
+            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
+            newest=PromptMessage(facts.chat.role, facts.chat.text),
+            headers=_forwarded(request),
+            output_bytes=services.bounds.output_bytes,
+        )
+        turn = Turn(
+            plan,
+            down,
+            watch,
+            tally,
+            keep=self._keeper(facts, context.message_id),
+            release=facts.hold.release,
+        )
+        services.recorder.turn_began(facts.dialect.name)
+        try:
+            with services.turns.running(watch.stop_turn):
+                await turn.run()
+        finally:
+            if exchange.gone and agent.finish_when_gone:
+                tally.outcome = "client_disconnect"
+            tally.ended = asyncio.get_running_loop().time()
+            services.recorder.turn_ended(tally)
+
+    def _context(self, facts: "_TurnFacts") -> TurnContext:
+        new_id = self._services.new_id
+        return TurnContext(
+            turn_id=new_id(),
+            run_id=new_id(),
+            message_id=new_id(),
+            conversation_id=facts.conversation.public_id,
+            trace_id=facts.request.trace_id,
+            model=facts.agent.models[0].model,
+            framing=facts.chat.framing,
+            created_at=int(self._services.now()),
+            refusal=facts.agent.refusal,
+            continues=facts.chat.continues,
+            options=facts.options,
+        )
+
+    def _keeper(
+        self, facts: "_TurnFacts", reply_id: str
+    ) -> Callable[[str, MessageStatus], Awaitable[None]]:
+        """Stores the exchange in one step: what was asked, and what the client was shown."""
+        services, chat = self._services, facts.chat
+        asked = Message(chat.message_id or services.new_id(), chat.role, chat.text, services.now())
+
+        async def keep(text: str, status: MessageStatus) -> None:
+            reply = Message(reply_id, "assistant", text, services.now(), status)
+            await services.store.append(facts.conversation.key, (asked, reply))
+
+        return keep
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnFacts:
+    request: Request
+    dialect: Dialect
+    agent: Agent
+    options: DialectOptions
+    chat: ChatRequest
+    conversation: Conversation
+    hold: Hold
+
+
+def _forwarded(request: Request) -> tuple[tuple[str, str], ...]:
+    """The headers that an upstream may see: the request's id and its trace."""
+    fields = [("x-request-id", request.request_id)]
+    traceparent = request.head.headers.get("traceparent")
+    if _TRACEPARENT.fullmatch(traceparent):
+        fields.append(("traceparent", traceparent))
+    return tuple(fields)
+
+
+def trace_id(traceparent: str, *, fallback: str) -> str:
+    """The trace id of a W3C `traceparent`, else `fallback`."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1] if match else fallback
