@@ -1,0 +1,1 @@
+"""Processes, sockets, start and stop."""

@@ -232,9 +232,9 @@ class Turn:
                 if isinstance(last, ModelFinished):
                     finished = last
                     events.pop()
+                spoke = self._fold(events)
                 if len(events) > 1:
                     events = _joined(events)
-                spoke = self._fold(events)
                 if events:
                     await down.send(events)  # type: ignore[arg-type]  # no ModelFinished is left
                 if spoke and tally.first_delivered is None:

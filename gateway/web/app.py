@@ -6,12 +6,13 @@ of the dialect whose route it asked for; a path that no dialect is near to gets 
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
-from gateway.access.credentials import extract
 from gateway.errors import GatewayError, HttpError, Internal
 from gateway.messages import Reply, RequestHead
 from gateway.ports import Dialect, Endpoint, Route
@@ -19,11 +20,11 @@ from gateway.replies import error_reply, http_text
 from gateway.transport.asgi import (
     Exchange,
     ExchangeLimits,
+    Fields,
     Message,
     Receive,
     Send,
     header_bytes,
-    request_head,
 )
 from gateway.web.chat import Chat, Services, trace_id
 from gateway.web.request import Request
@@ -35,7 +36,7 @@ _TARGET_BYTES: Final = 8192
 _HEADER_FIELDS: Final = 100
 _HEADER_BYTES: Final = 16_384
 
-Target = Dialect | Endpoint
+Target = Callable[[Request], Awaitable[None]]
 
 
 class RequestRecorder(Protocol):
@@ -79,14 +80,17 @@ class App:
         self._limits = ExchangeLimits(services.bounds.body_bytes, services.bounds.body_s)
         routes: list[tuple[Route, str, Target]] = []
         for dialect in dialects:
-            routes += [(route, dialect.name, dialect) for route in dialect.routes]
-        routes += [(endpoint.route, endpoint.dialect, endpoint) for endpoint in endpoints]
+            serve = partial(self._chat.serve, dialect=dialect)
+            routes += [(route, dialect.name, serve) for route in dialect.routes]
+        for endpoint in endpoints:
+            ask = partial(self._ask, endpoint=endpoint)
+            routes.append((endpoint.route, endpoint.dialect, ask))
         self._router: Router[Target] = Router(routes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI scope; nothing but cancellation ever leaves it."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await answer_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -95,7 +99,7 @@ class App:
 
     async def _serve(self, exchange: Exchange) -> None:
         request = self._request(exchange)
-        exchange.extra_headers.append(("x-request-id", request.request_id))
+        exchange.stamp = partial(self._stamp, request)
         try:
             await self._dispatch(request)
         except GatewayError as error:
@@ -148,36 +152,20 @@ class App:
         if match.target is None:
             allow = ", ".join(match.methods)
             raise HttpError(405, f"{head.method} is not for this route", {"allow": allow})
-        request.head = RequestHead(
-            head.method, head.path, head.query, head.headers, match.params, head.http_version
-        )
-        self._set_cors_headers(request)
-        if isinstance(match.target, _DialectLike):
-            await self._chat.serve(request, self._dialects[match.owner])
-            return
+        request.head = replace(head, params=match.params)
+        await match.target(request)
+
+    async def _ask(self, request: Request, endpoint: Endpoint) -> None:
         body = await request.exchange.body()
-        await self._send(request, await match.target.answer(request.head, body))
+        await self._send(request, await endpoint.answer(request.head, body))
 
-    def _set_cors_headers(self, request: Request) -> None:
-        """The fields of every answer on this route: for the tenant's origins once it is known."""
-        if request.dialect is None:
-            return
-        tenant = request.tenant or self._tenant_of(request)
+    def _stamp(self, request: Request) -> Fields:
+        """The fields of every answer: its id, and CORS for the tenant's origins once known."""
+        request_id = (("x-request-id", request.request_id),)
+        if request.template is None or request.dialect is None or request.head.method == "OPTIONS":
+            return request_id
         origin = request.head.headers.get("origin")
-        request.exchange.extra_headers += self._services.cors.headers(
-            request.dialect, tenant, origin
-        )
-
-    def _tenant_of(self, request: Request) -> str | None:
-        dialect = self._dialects[request.dialect or ""]
-        try:
-            credential = extract(request.head, dialect.credentials)
-            authenticator = self._services.authenticators[dialect.name]
-            return authenticator.authenticate(
-                credential, dialect.name, now=self._services.now()
-            ).tenant
-        except GatewayError:
-            return None
+        return request_id + self._services.cors.headers(request.dialect, request.tenant, origin)
 
     async def _refuse(self, request: Request, error: GatewayError) -> None:
         self._count_refusal(request, error.kind)
@@ -189,7 +177,7 @@ class App:
 
     def _count_refusal(self, request: Request, kind: str) -> None:
         request.refused = kind
-        self._recorder.refused(request.dialect or "none", kind)
+        self._recorder.refused(request.dialect or "other", kind)
 
     async def _send(self, request: Request, reply: Reply) -> None:
         """A whole answer, within the send clock; a client that takes none of it gets no more."""
@@ -200,7 +188,7 @@ class App:
             _log.warning("client_stalled", request_id=request.request_id)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def answer_lifespan(receive: Receive, send: Send) -> None:
     """Says yes to both messages: what must be ready was ready before the server began."""
     while True:
         message = await receive()

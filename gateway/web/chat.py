@@ -7,7 +7,8 @@ whatever becomes of it.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -100,7 +101,7 @@ class Chat:
             body = await request.exchange.body()
             chat = dialect.decode_request(request.head, body, options)
             key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
-            async with await self._hold(key, dialect, agent) as hold:
+            async with self._hold(key, dialect, agent) as hold:
                 conversation = await services.store.load(
                     key,
                     create=options.unknown_conversation == "create",
@@ -123,13 +124,23 @@ class Chat:
             raise Forbidden("origin is not listed")
         return principal
 
-    async def _hold(self, key: ConversationKey, dialect: Dialect, agent: Agent) -> Hold:
-        if dialect.conflict == "reject":
-            return await self._services.locks.hold(key)
+    @asynccontextmanager
+    async def _hold(
+        self, key: ConversationKey, dialect: Dialect, agent: Agent
+    ) -> AsyncIterator[Hold]:
+        """The conversation for one turn: at once, or on a dialect that queues after a wait."""
+        wait_s = agent.turn_s if dialect.conflict == "queue" else 0.0
+        hold = self._services.locks.hold(key, wait_s)
         try:
-            return await self._services.locks.hold(key, wait_s=agent.turn_s)
+            await hold.__aenter__()
         except Conflict:
-            raise Overloaded("queued behind another turn for too long", retry_after=5) from None
+            if not wait_s:
+                raise
+            raise Overloaded("queued behind another turn for too long") from None
+        try:
+            yield hold
+        finally:
+            hold.release()
 
     async def _run(self, facts: "_TurnFacts") -> None:
         services, request, agent = self._services, facts.request, facts.agent

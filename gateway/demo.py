@@ -1,0 +1,167 @@
+"""`serve --demo`: a tenant with a key for each dialect, and a curl for each to paste.
+
+The keys are made once and kept in a file that only its owner can read, so what was pasted
+yesterday works today. The helper token is minted anew at every start: it lives seven days.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import time
+from typing import Final
+
+from pydantic import SecretStr
+
+from gateway.access.keys import hash_key, new_key
+from gateway.access.session_tokens import SessionTokens
+from gateway.errors import NotFound
+from gateway.messages import ConversationKey
+from gateway.ports import ConversationStore
+from gateway.settings import (
+    DialectName,
+    DialectSettings,
+    HelperSettings,
+    KeySettings,
+    Settings,
+    TenantSettings,
+)
+
+TENANT: Final = "demo"
+_KEYED: Final[tuple[DialectName, ...]] = ("hyponema", "hyperleap", "widget")
+_CONVERSATION: Final = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The file's members; `url` and `helper` are of the newest start."""
+
+    hyponema: str
+    hyperleap: str
+    widget: str
+    helper_secret: str
+    helper_visitor: str
+    helper_slug: str
+    helper: str = ""
+    url: str = ""
+
+
+class Demo:
+    """The demo tenant of one working directory."""
+
+    def __init__(self, path: Path, kept: _Kept) -> None:
+        self._path = path
+        self._kept = kept
+
+    @classmethod
+    def load(cls, path: Path) -> "Demo":
+        """The demo tenant in `path`, made if there is none (or none that can be read)."""
+        try:
+            kept = _Kept(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            kept = _Kept(
+                hyponema=new_key("hyponema"),
+                hyperleap=new_key("hyperleap"),
+                widget=new_key("widget"),
+                helper_secret=secrets.token_urlsafe(48),
+                helper_visitor=str(uuid.uuid4()),
+                helper_slug=secrets.token_hex(10),
+            )
+        demo = cls(path, kept)
+        demo._write()
+        return demo
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """The settings with the demo tenant's keys added."""
+        tenant = settings.tenants.get(TENANT, TenantSettings())
+        keys = {
+            name: KeySettings(hash=SecretStr(hash_key(getattr(self._kept, name))), dialects=(name,))
+            for name in _KEYED
+        }
+        helper = HelperSettings(session_secrets=(SecretStr(self._kept.helper_secret),))
+        dialects = DialectSettings(
+            helper=helper, **{name: getattr(tenant.dialects, name) for name in _KEYED}
+        )
+        tenant = tenant.model_copy(update={"keys": {**tenant.keys, **keys}, "dialects": dialects})
+        return settings.model_copy(update={"tenants": {**settings.tenants, TENANT: tenant}})
+
+    async def show(
+        self,
+        url: str,
+        store: ConversationStore,
+        tokens: SessionTokens,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Mints the helper token, makes its conversation and prints a curl for each dialect."""
+        kept = self._kept
+        kept.url = url
+        kept.helper = tokens.mint(TENANT, now=time(), anonymous_id=kept.helper_visitor)
+        await self._have_conversation(store, tokens)
+        self._write()
+        say("\n" + "\n\n".join(self._curls(url)) + "\n")
+
+    async def _have_conversation(self, store: ConversationStore, tokens: SessionTokens) -> None:
+        key = ConversationKey(TENANT, "helper", self._kept.helper_slug)
+        try:
+            await store.load(key, create=False, messages=0)
+        except NotFound:
+            identity = tokens.authenticate(self._kept.helper, "helper", now=time()).identity
+            await store.create(key, owner=identity, subject=None)
+
+    def _curls(self, url: str) -> list[str]:
+        kept = self._kept
+        ask = "What is the capital of France?"
+        return [
+            _curl(
+                "hyponema",
+                "POST",
+                f"{url}/sessions/demo/messages",
+                f"authorization: Bearer {kept.hyponema}",
+                {"text": ask},
+            ),
+            _curl(
+                "hyperleap",
+                "PATCH",
+                f"{url}/conversations/{_CONVERSATION}/chat-http2",
+                f"x-hl-api-key: {kept.hyperleap}",
+                {"message": ask},
+            ),
+            _curl(
+                "widget",
+                "POST",
+                f"{url}/v1/chat/stream",
+                f"x-api-key: {kept.widget}",
+                {"sessionId": "demo", "message": ask},
+            ),
+            _curl(
+                "helper",
+                "POST",
+                f"{url}/api/chat",
+                f"authorization: Bearer {kept.helper}",
+                {
+                    "message": {"role": "user", "content": ask},
+                    "conversationSlug": kept.helper_slug,
+                },
+            ),
+        ]
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(self._kept), file, indent=2)
+        fresh.replace(self._path)
+
+
+def _curl(dialect: str, method: str, url: str, credential: str, body: dict[str, object]) -> str:
+    return (
+        f"# {dialect}\n"
+        f"curl -N -X {method} {url} \\\n"
+        f"  -H {shlex.quote(credential)} \\\n"
+        f"  -H 'content-type: application/json' \\\n"
+        f"  -d {shlex.quote(json.dumps(body))}"
+    )

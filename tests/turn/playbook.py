@@ -1,0 +1,179 @@
+"""A scripted model and a recording client for tests of the engine."""
+
+import asyncio
+from collections.abc import Sequence
+
+from gateway.errors import GatewayError
+from gateway.events import ModelEvent, TurnEvent, TurnStarted
+from gateway.grammar import Grammar
+from gateway.messages import MessageStatus, Prompt, PromptMessage
+from gateway.ports import ModelStream
+from gateway.turn.engine import Agent, Turn, TurnPlan
+from gateway.turn.prompt import Exchange
+from gateway.turn.tally import TurnTally
+from gateway.turn.watch import Watch
+
+Step = list[ModelEvent] | GatewayError | float | asyncio.Event
+
+
+class ScriptedStream:
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = list(steps)
+        self.closed = False
+
+    async def read(self) -> list[ModelEvent]:
+        while True:
+            step = self._steps.pop(0)
+            if isinstance(step, GatewayError):
+                raise step
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
+            else:
+                return list(step)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedModel:
+    provider = "openai"
+    model = "m"
+
+    def __init__(
+        self,
+        *calls: Sequence[Step] | GatewayError,
+        name: str = "main",
+        first_token_s: float = 5,
+        idle_s: float = 5,
+        total_s: float = 5,
+        context_tokens: int | None = None,
+    ) -> None:
+        self.name = name
+        self.first_token_s = first_token_s
+        self.idle_s = idle_s
+        self.total_s = total_s
+        self.context_tokens = context_tokens
+        self.output_tokens: int | None = None
+        self.prompts: list[Prompt] = []
+        self.streams: list[ScriptedStream] = []
+        self._calls = list(calls)
+
+    async def call(
+        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
+    ) -> ModelStream:
+        self.prompts.append(prompt)
+        call = self._calls.pop(0)
+        if isinstance(call, GatewayError):
+            raise call
+        stream = ScriptedStream(call)
+        self.streams.append(stream)
+        return stream
+
+
+class RecordingClient:
+    def __init__(self, *, one_shot: bool = False, stall: bool = False) -> None:
+        self.opened = False
+        self.one_shot = one_shot
+        self.events: list[TurnEvent] = []
+        self.refused: GatewayError | None = None
+        self.ended = 0
+        self.keep_alives = 0
+        self.watch: Watch
+        self._stall = stall
+        self._grammar = Grammar()
+
+    async def begin(self) -> None:
+        if not self.events:
+            self._take([TurnStarted()])
+            self.opened = not self.one_shot
+
+    async def send(self, events: Sequence[TurnEvent]) -> None:
+        self._take(events)
+        if self._stall:
+            self.watch.sending_since = asyncio.get_running_loop().time()
+            await asyncio.sleep(60)
+
+    async def finish(self, events: Sequence[TurnEvent]) -> None:
+        await self.begin()
+        self._take(events)
+        self.opened = True
+        self.ended += 1
+
+    async def refuse(self, error: GatewayError) -> None:
+        self.refused = error
+        self.ended += 1
+
+    async def keep_alive(self) -> None:
+        self.keep_alives += 1
+        await self.begin()
+
+    def _take(self, events: Sequence[TurnEvent]) -> None:
+        for event in events:
+            self._grammar.advance(event)
+            self.events.append(event)
+
+
+class Play:
+    """One turn over scripted models; `kept` is what went into history."""
+
+    def __init__(
+        self,
+        *models: ScriptedModel,
+        client: RecordingClient | None = None,
+        past: Sequence[Exchange] = (),
+        text: str = "hello",
+        turn_s: float = 5,
+        send_s: float = 5,
+        keep_alive_s: float = 5,
+        output_bytes: int = 1000,
+        store_error: GatewayError | None = None,
+    ) -> None:
+        self.client = client or RecordingClient()
+        self.tally = TurnTally("widget", "1.1", 0.0)
+        self.kept: list[tuple[str, MessageStatus]] = []
+        self.released_before_end: bool | None = None
+        self._models = models
+        self._past = past
+        self._text = text
+        self._clocks = (turn_s, send_s, keep_alive_s)
+        self._output_bytes = output_bytes
+        self._store_error = store_error
+
+    async def run(self) -> "Play":
+        agent = Agent(
+            name="default",
+            models=self._models,
+            system_prompt="be brief",
+            history_messages=30,
+            max_tokens=None,
+            temperature=None,
+            stop=(),
+            turn_s=self._clocks[0],
+            finish_when_gone=False,
+            refusal="no",
+        )
+        plan = TurnPlan(
+            agent, self._past, PromptMessage("user", self._text), (), self._output_bytes
+        )
+        watch = self.client.watch = Watch(
+            turn_s=self._clocks[0],
+            send_s=self._clocks[1],
+            keep_alive_s=self._clocks[2],
+            keep_alive=self.client.keep_alive,
+        )
+        self.tally.began = asyncio.get_running_loop().time()
+        self.watch = watch
+        turn = Turn(plan, self.client, watch, self.tally, keep=self._keep, release=self._release)
+        await turn.run()
+        return self
+
+    async def _keep(self, text: str, status: MessageStatus) -> None:
+        if self._store_error is not None:
+            raise self._store_error
+        self.kept.append((text, status))
+
+    def _release(self) -> None:
+        if self.released_before_end is None:
+            self.released_before_end = self.client.ended == 0

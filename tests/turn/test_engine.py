@@ -1,0 +1,248 @@
+import asyncio
+
+import pytest
+
+from gateway.errors import (
+    ContextLength,
+    Drained,
+    GatewayError,
+    StoreUnavailable,
+    Truncated,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
+from gateway.events import (
+    ModelEvent,
+    ModelFinished,
+    ModerationReported,
+    RoundFinished,
+    TextDelta,
+    TurnEvent,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from gateway.messages import PromptMessage, Usage
+from tests.turn.playbook import Play, RecordingClient, ScriptedModel
+
+USAGE = Usage(3, 2)
+STOP = ModelFinished("stop", USAGE)
+
+
+def texts(events: list[TurnEvent]) -> list[str]:
+    return [event.text for event in events if isinstance(event, TextDelta)]
+
+
+def terminal(play: Play) -> TurnFinished | TurnFailed:
+    last = play.client.events[-1]
+    assert isinstance(last, TurnFinished | TurnFailed)
+    return last
+
+
+async def test_a_good_turn_streams_stores_releases_and_ends_once() -> None:
+    play = await Play(ScriptedModel([[TextDelta("Hel")], [], [TextDelta("lo"), STOP]])).run()
+    finished = terminal(play)
+    assert isinstance(finished, TurnFinished)
+    assert (finished.text, finished.reason, finished.usage) == ("Hello", "stop", USAGE)
+    assert play.client.events[:-1] == [
+        TurnStarted(),
+        TextDelta("Hel"),
+        TextDelta("lo"),
+        RoundFinished("stop", USAGE),
+    ]
+    assert play.kept == [("Hello", "complete")]
+    assert play.released_before_end
+    assert play.client.ended == 1
+    assert (play.tally.outcome, play.tally.deltas, play.tally.delivered) == ("ok", 2, 2)
+
+
+async def test_deltas_of_one_read_are_joined() -> None:
+    events: list[ModelEvent] = [TextDelta("a"), TextDelta("b"), TextDelta("c"), STOP]
+    play = await Play(ScriptedModel([events])).run()
+    assert texts(play.client.events) == ["abc"]
+    assert play.tally.deltas == 3
+
+
+async def test_what_comes_before_the_first_token_is_kept_in_order() -> None:
+    judged = ModerationReported("hate", False, "safe")
+    play = await Play(ScriptedModel([[judged], [TextDelta("a")], [STOP]])).run()
+    assert play.client.events[1:3] == [judged, TextDelta("a")]
+
+
+async def test_an_empty_reply_is_a_good_turn_without_a_first_token_time() -> None:
+    play = await Play(ScriptedModel([[STOP]])).run()
+    assert isinstance(terminal(play), TurnFinished)
+    assert play.kept == [("", "complete")]
+    assert play.tally.first_generated is None
+
+
+async def test_a_failure_before_the_first_token_is_a_status_and_leaves_no_history() -> None:
+    play = await Play(ScriptedModel([UpstreamError()])).run()
+    assert isinstance(play.client.refused, UpstreamError)
+    assert play.client.events == []
+    assert play.kept == []
+    assert play.tally.outcome == "upstream_error"
+    assert play.tally.rounds[0].error == "upstream_error"
+
+
+async def test_a_failure_after_the_first_token_is_an_event_and_keeps_what_was_shown() -> None:
+    model = ScriptedModel([[TextDelta("Hel")], Truncated()])
+    play = await Play(model).run()
+    failed = terminal(play)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kind == "truncated"
+    assert play.kept == [("Hel", "partial")]
+    assert play.released_before_end
+    assert play.client.ended == 1
+    assert model.streams[0].closed
+
+
+@pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamRateLimited()])
+async def test_the_next_model_is_tried_unseen_before_the_first_token(error: GatewayError) -> None:
+    first, second = ScriptedModel(error), ScriptedModel([[TextDelta("b"), STOP]], name="second")
+    play = await Play(first, second).run()
+    assert texts(play.client.events) == ["b"]
+    assert play.client.events.count(TurnStarted()) == 1
+    assert [entry.upstream for entry in play.tally.rounds] == ["main", "second"]
+
+
+async def test_no_other_model_is_tried_after_the_first_token() -> None:
+    first = ScriptedModel([[TextDelta("a")], UpstreamUnavailable()])
+    second = ScriptedModel([[TextDelta("b"), STOP]])
+    play = await Play(first, second).run()
+    assert isinstance(terminal(play), TurnFailed)
+    assert second.prompts == []
+
+
+async def test_a_prompt_that_the_model_finds_too_long_loses_its_oldest_exchanges() -> None:
+    past = [(PromptMessage("user", f"q{n}"), PromptMessage("assistant", f"a{n}")) for n in range(4)]
+    model = ScriptedModel(ContextLength(), ContextLength(), [[TextDelta("ok"), STOP]])
+    play = await Play(model, past=past).run()
+    assert [len(prompt.messages) for prompt in model.prompts] == [9, 3, 1]
+    assert model.prompts[-1].messages == (PromptMessage("user", "hello"),)
+    assert texts(play.client.events) == ["ok"]
+
+
+async def test_a_message_that_is_too_long_by_itself_is_refused() -> None:
+    play = await Play(ScriptedModel(ContextLength())).run()
+    assert isinstance(play.client.refused, ContextLength)
+
+
+async def test_a_reply_that_cannot_be_stored_is_not_called_good() -> None:
+    model = ScriptedModel([[TextDelta("a"), STOP]])
+    play = await Play(model, store_error=StoreUnavailable()).run()
+    failed = terminal(play)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kind == "store_unavailable"
+
+
+async def test_a_reply_over_output_bytes_ends_as_truncated() -> None:
+    model = ScriptedModel([[TextDelta("x" * 60)], [TextDelta("x" * 60)], [STOP]])
+    play = await Play(model, output_bytes=100).run()
+    failed = terminal(play)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kind == "truncated"
+    assert play.kept == [("x" * 60, "partial")]
+
+
+@pytest.mark.parametrize(
+    ("clock", "steps", "kind"),
+    [
+        ("first_token_s", [[], 30.0], "upstream_timeout"),
+        ("total_s", [[], 30.0], "upstream_timeout"),
+        ("idle_s", [[TextDelta("a")], 30.0], "upstream_timeout"),
+    ],
+)
+async def test_each_clock_of_a_model_ends_the_turn(
+    clock: str, steps: list[object], kind: str
+) -> None:
+    model = ScriptedModel(steps, **{clock: 0.1})  # type: ignore[arg-type]  # one of three clocks
+    play = await Play(model).run()
+    assert play.tally.outcome == kind
+    assert play.client.ended == 1
+    assert model.streams[0].closed
+
+
+async def test_reads_without_a_token_do_not_satisfy_the_first_token_clock() -> None:
+    steps: list[object] = []
+    for _ in range(100):
+        steps += [[], 0.02]
+    model = ScriptedModel(steps, first_token_s=0.2)  # type: ignore[arg-type]  # a list of steps
+    play = await Play(model).run()
+    assert play.tally.outcome == "upstream_timeout"
+
+
+async def test_the_turns_own_deadline_ends_it() -> None:
+    play = await Play(ScriptedModel([[TextDelta("a")], 30.0]), turn_s=0.1).run()
+    failed = terminal(play)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kind == "deadline"
+    assert play.kept == [("a", "partial")]
+
+
+async def test_a_drained_worker_ends_the_turn_in_the_dialects_own_way() -> None:
+    play = Play(ScriptedModel([[TextDelta("a")], 30.0]))
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.05)
+    play.watch.stop_turn(Drained())
+    await running
+    failed = terminal(play)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kind == "drained"
+
+
+async def test_a_client_that_takes_nothing_is_given_up() -> None:
+    client = RecordingClient(stall=True)
+    model = ScriptedModel([[TextDelta("a")], 30.0])
+    play = await Play(model, client=client, send_s=0.1).run()
+    assert play.tally.outcome == "client_disconnect"
+    assert client.ended == 0
+    assert model.streams[0].closed
+
+
+async def test_a_client_that_goes_away_closes_the_model_call_and_keeps_what_it_saw() -> None:
+    model = ScriptedModel([[TextDelta("a")], 30.0])
+    play = Play(model)
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert model.streams[0].closed
+    assert play.tally.outcome == "client_disconnect"
+    assert play.kept == [("a", "partial")]
+    assert play.released_before_end is not None
+
+
+async def test_silence_is_filled_and_opens_the_stream() -> None:
+    gate = asyncio.Event()
+    play = Play(ScriptedModel([gate, [TextDelta("a"), STOP]]), keep_alive_s=0.05)
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.3)
+    assert play.client.keep_alives >= 1
+    assert play.client.opened
+    gate.set()
+    await running
+    assert play.client.events.count(TurnStarted()) == 1
+
+
+async def test_a_failure_after_a_keep_alive_is_an_event() -> None:
+    gate = asyncio.Event()
+    play = Play(ScriptedModel([gate, UpstreamError()]), keep_alive_s=0.05)
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.3)
+    gate.set()
+    await running
+    assert play.client.refused is None
+    assert isinstance(terminal(play), TurnFailed)
+
+
+async def test_a_fault_of_the_program_still_ends_the_stream() -> None:
+    class Broken(ScriptedModel):
+        async def call(self, prompt: object, *, headers: object = ()) -> object:  # type: ignore[override]
+            raise ZeroDivisionError
+
+    play = await Play(Broken()).run()
+    assert play.client.refused is not None
+    assert play.client.refused.kind == "internal"

@@ -1,0 +1,70 @@
+import asyncio
+
+import pytest
+
+from gateway.errors import Drained, Draining, GatewayError, Overloaded
+from gateway.turn.registry import RunningTurns
+
+
+async def test_a_full_worker_takes_no_more_until_a_place_is_free() -> None:
+    turns = RunningTurns(1)
+    with turns.place():
+        with pytest.raises(Overloaded), turns.place():
+            pass
+        assert turns.count == 1
+    with turns.place():
+        pass
+    assert turns.count == 0
+
+
+async def test_after_the_notice_new_turns_still_come() -> None:
+    turns = RunningTurns(1)
+    turns.notice()
+    assert turns.stopping
+    with turns.place():
+        pass
+
+
+async def test_a_draining_worker_refuses_and_waits_for_the_running_turns() -> None:
+    turns = RunningTurns(2)
+    release = asyncio.Event()
+
+    async def turn() -> None:
+        with turns.place():
+            await release.wait()
+
+    running = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    drained = asyncio.create_task(turns.drain(5))
+    await asyncio.sleep(0)
+    with pytest.raises(Draining), turns.place():
+        pass
+    release.set()
+    assert await drained
+    await running
+
+
+async def test_turns_that_outlast_the_drain_are_told_to_end() -> None:
+    turns = RunningTurns(1)
+    faults: list[GatewayError] = []
+    release = asyncio.Event()
+
+    def stop(fault: GatewayError) -> None:
+        faults.append(fault)
+        release.set()
+
+    async def turn() -> None:
+        with turns.place(), turns.running(stop):
+            await release.wait()
+
+    running = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    assert await turns.drain(0.05)
+    assert isinstance(faults[0], Drained)
+    await running
+
+
+async def test_a_turn_that_does_not_end_does_not_hold_the_drain_for_ever() -> None:
+    turns = RunningTurns(1)
+    with turns.place():
+        assert not await turns.drain(0.01, settle_s=0.01)
