@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.dialects import DIALECTS
 from gateway.messages import DialectOptions
 from gateway.neighbours.helper import HelperConversations, HelperSessions
+from gateway.neighbours.widget import WidgetHealth
 from gateway.ports import Authenticator, ConversationStore, Endpoint, Model, Upstream
 from gateway.settings import Settings, TenantSettings, UpstreamSettings
 from gateway.stores.memory import MemoryStore
@@ -47,7 +48,7 @@ EMBEDDED_CONTEXT_TOKENS: Final = 2048
 EMBEDDED_OUTPUT_TOKENS: Final = 256
 EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
 
-Asgi = Callable[[Message, Receive, Send], "asyncio.Future[None]"]
+Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
 __all__ = ["Built", "StartError", "build", "session_tokens"]
 
 
@@ -340,6 +341,5 @@ def _endpoints(
     return (
         HelperSessions(tokens, hosts=hosts, now=time),
         HelperConversations(tokens, store, now=time),
+        WidgetHealth(),
     )
-
-

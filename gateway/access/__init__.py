@@ -1,0 +1,1 @@
+"""Who may do what: credentials, key records, session tokens, limits."""

@@ -23,6 +23,7 @@ from gateway.messages import Headers, Reply, RequestHead
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Fields = tuple[tuple[str, str], ...]
 
 _LINGER_BYTES: Final = 65_536
 _LINGER_S: Final = 2.0
@@ -39,8 +40,9 @@ class ExchangeLimits:
 class Exchange:
     """One request and its answer.
 
-    `gone` turns true when the client closed the connection or reset the stream; what is written
-    after that goes nowhere. `received_at` is the loop's time at the request's last byte.
+    `stamp` gives the header fields that every answer carries. `gone` turns true when the client
+    closed the connection or reset the stream; what is written after that goes nowhere.
+    `received_at` is the loop's time at the request's last byte.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Exchange:
         self.cancel_when_gone = True
         self.received_at = 0.0
         self.status = 0
-        self.extra_headers: list[tuple[str, str]] = []
+        self.stamp: Callable[[], Fields] = tuple
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -104,7 +106,7 @@ class Exchange:
         """Sends status and headers."""
         self.answered = True
         self.status = reply.status
-        fields = (*reply.headers, *self.extra_headers)
+        fields = (*reply.headers, *self.stamp())
         await self._put(
             {
                 "type": "http.response.start",

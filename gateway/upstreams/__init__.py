@@ -1,0 +1,1 @@
+"""Model servers: one wire codec a file, and the embedded model."""

@@ -1,0 +1,56 @@
+"""Typed configuration: what the gateway is told, from a YAML file, variables and flags.
+
+Read by the wiring, the serving layer and the command line only.
+"""
+
+from gateway.settings.load import LoadResult, has_credentials, load_settings, masked
+from gateway.settings.model import (
+    AdminSettings,
+    AgentSettings,
+    DialectName,
+    DialectSettings,
+    GuardSettings,
+    HelperSettings,
+    HyperleapSettings,
+    HyponemaSettings,
+    KeySettings,
+    LimitSettings,
+    PriceSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+    TargetSettings,
+    TenantSettings,
+    ToolSettings,
+    UpstreamSettings,
+    WidgetSettings,
+)
+from gateway.settings.problems import ConfigError, Problem
+
+__all__ = [
+    "AdminSettings",
+    "AgentSettings",
+    "ConfigError",
+    "DialectName",
+    "DialectSettings",
+    "GuardSettings",
+    "HelperSettings",
+    "HyperleapSettings",
+    "HyponemaSettings",
+    "KeySettings",
+    "LimitSettings",
+    "LoadResult",
+    "PriceSettings",
+    "Problem",
+    "ServerSettings",
+    "Settings",
+    "StoreSettings",
+    "TargetSettings",
+    "TenantSettings",
+    "ToolSettings",
+    "UpstreamSettings",
+    "WidgetSettings",
+    "has_credentials",
+    "load_settings",
+    "masked",
+]

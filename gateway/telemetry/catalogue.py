@@ -1,0 +1,186 @@
+"""Every metric family that the gateway exports: name, type, labels, help and buckets.
+
+Names and buckets of the `gen_ai_*` families are OpenTelemetry's semantic conventions for
+generative AI, metrics (status: development), in their Prometheus spelling: dots become
+underscores, the unit is a suffix, `{token}` is none. `gen_ai_client_*` is the gateway's call to a
+model, one sample per round; `gen_ai_server_*` is what the gateway's own caller saw, one per turn.
+
+Every label has a closed set of values: words of this program, or names out of the configuration.
+`process_*`, `python_gc_*` and `python_info` come from prometheus_client itself.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Direction = Literal["input", "output"]
+
+OTHER: Final = "other"
+"""The value of a label whose real value is in no closed set."""
+
+HTTP_VERSIONS: Final = ("1.1", "2", OTHER)
+DIRECTIONS: Final[tuple[Direction, ...]] = ("input", "output")
+OPERATION: Final = "chat"
+ERROR_TYPES: Final = (
+    "",
+    "timeout",
+    "rate_limit",
+    "upstream_5xx",
+    "malformed_stream",
+    "cancelled",
+    "_OTHER",
+)
+OVERFLOW_LABELS: Final = ("dialect", "kind", "outcome", "upstream", "provider", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family; `buckets` are upper bounds in the unit of its name, without +Inf."""
+
+    name: str
+    type: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+_DURATION: Final = tuple(round(0.01 * 2**power, 2) for power in range(14))
+_TURN: Final = tuple(round(0.01 * 2**power, 2) for power in range(16))
+_FIRST_TOKEN: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 40.0),
+)
+_TOKEN_GAP: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS: Final = tuple(float(4**power) for power in range(14))
+
+_MODEL: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+
+TURNS: Final = Family(
+    "chatgw_turns_total",
+    "counter",
+    ("dialect", "outcome", "http_version"),
+    "Admitted chat requests that have ended, each counted once.",
+)
+REFUSED: Final = Family(
+    "chatgw_refused_total",
+    "counter",
+    ("dialect", "kind"),
+    "Requests that were refused before a turn began.",
+)
+IN_FLIGHT: Final = Family(
+    "chatgw_turns_in_flight",
+    "gauge",
+    ("dialect",),
+    "Admitted chat requests that have not ended.",
+)
+TURN_DURATION: Final = Family(
+    "chatgw_turn_duration_seconds",
+    "histogram",
+    ("dialect",),
+    "From a chat request's last byte to the turn's end.",
+    _TURN,
+)
+FIRST_TOKEN: Final = Family(
+    "chatgw_time_to_first_token_seconds",
+    "histogram",
+    ("dialect",),
+    "From a chat request's last byte to the first visible text handed to the server.",
+    _FIRST_TOKEN,
+)
+TOKENS: Final = Family(
+    "chatgw_tokens_total",
+    "counter",
+    ("dialect", "direction"),
+    "Tokens that upstreams said they billed; a call without usage adds nothing.",
+)
+WITHOUT_USAGE: Final = Family(
+    "chatgw_turns_without_usage_total",
+    "counter",
+    ("upstream",),
+    "Turns in which the upstream began to answer and then sent no usage.",
+)
+DRAINING: Final = Family(
+    "chatgw_draining",
+    "gauge",
+    (),
+    "1 while the gateway takes no new turns because it is stopping.",
+)
+BUILD_INFO: Final = Family(
+    "chatgw_build_info",
+    "gauge",
+    ("version", "python", "hypercorn"),
+    "Always 1; the labels say what is running.",
+)
+LABEL_OVERFLOW: Final = Family(
+    "chatgw_label_overflow_total",
+    "counter",
+    ("label",),
+    "Times that a label's value was in no closed set and became other.",
+)
+LOG_LINES_DROPPED: Final = Family(
+    "chatgw_log_lines_dropped_total",
+    "counter",
+    (),
+    "Log lines that were dropped because nobody read standard output.",
+)
+CLIENT_TOKENS: Final = Family(
+    "gen_ai_client_token_usage",
+    "histogram",
+    (*_MODEL, "gen_ai_token_type"),
+    "Tokens of one model call, as its upstream billed them.",
+    _TOKENS,
+)
+CLIENT_DURATION: Final = Family(
+    "gen_ai_client_operation_duration_seconds",
+    "histogram",
+    (*_MODEL, "error_type"),
+    "Duration of one model call.",
+    _DURATION,
+)
+CLIENT_FIRST_CHUNK: Final = Family(
+    "gen_ai_client_operation_time_to_first_chunk_seconds",
+    "histogram",
+    _MODEL,
+    "From a model call's beginning to its first event.",
+    _DURATION,
+)
+SERVER_DURATION: Final = Family(
+    "gen_ai_server_request_duration_seconds",
+    "histogram",
+    (*_MODEL, "error_type"),
+    "Duration of one turn; without provider and model if it ended before a model was called.",
+    _DURATION,
+)
+SERVER_FIRST_TOKEN: Final = Family(
+    "gen_ai_server_time_to_first_token_seconds",
+    "histogram",
+    _MODEL,
+    "From a request's last byte to the first generated text, reasoning or tool call; good turns.",
+    _FIRST_TOKEN,
+)
+SERVER_TOKEN_GAP: Final = Family(
+    "gen_ai_server_time_per_output_token_seconds",
+    "histogram",
+    _MODEL,
+    "Time per output token after the first one; good turns with usage.",
+    _TOKEN_GAP,
+)
+
+CATALOGUE: Final = (
+    TURNS,
+    REFUSED,
+    IN_FLIGHT,
+    TURN_DURATION,
+    FIRST_TOKEN,
+    TOKENS,
+    WITHOUT_USAGE,
+    DRAINING,
+    BUILD_INFO,
+    LABEL_OVERFLOW,
+    LOG_LINES_DROPPED,
+    CLIENT_TOKENS,
+    CLIENT_DURATION,
+    CLIENT_FIRST_CHUNK,
+    SERVER_DURATION,
+    SERVER_FIRST_TOKEN,
+    SERVER_TOKEN_GAP,
+)

@@ -1,0 +1,382 @@
+"""The client of model servers: one call is one POST over HTTP/1.1, its answer read as it comes.
+
+What is refused rather than trusted: redirects (RFC 9110 section 15.4), encoded answers (section
+8.4; identity is asked for), cookies, proxies from the environment, heads with lines over 16 KiB,
+answers over `stream_bytes`. TLS certificates are verified.
+
+Connections are kept and reused. The server may close one at the moment when it is taken from the
+pool (RFC 9112 section 9.3.1): a call that gets not one byte of an answer on a reused connection is
+sent once more.
+
+Clocks: `connect_s` runs here, waiting for a place in the pool included. The caller watches the
+first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.errors import (
+    Truncated,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from gateway.events import ModelEvent, ModelFinished
+from gateway.messages import Headers, Prompt, UpstreamRequest
+from gateway.ports import Decoder, Upstream
+
+STREAM_BYTES: Final = 4 * 1024 * 1024
+
+_HEAD_LINE: Final = 16 * 1024
+# A reader that is slower than its model stops the socket at twice this.
+_READ_BUFFER: Final = 16 * 1024
+_ERROR_BODY_BYTES: Final = 64 * 1024
+_ERROR_BODY_S: Final = 3.0
+# How long a connection may take to come to the end of its answer after the model's end mark.
+_LINGER_S: Final = 1.0
+# Linux: how long a peer may leave sent bytes unacknowledged, or keep its window shut.
+_UNREAD_MS: Final = 30_000
+_OWN_HEADERS: Final = (("accept-encoding", "identity"), ("user-agent", "chat-gateway"))
+_FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    reused: bool = False
+
+
+async def _note_reuse(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    attempt = context.trace_request_ctx
+    if isinstance(attempt, _Attempt):
+        attempt.reused = True
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    made = socket.socket(*address[:3])
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+    return made
+
+
+def open_session(*, limit: int = 0) -> aiohttp.ClientSession:
+    """The connections that the models of one worker share; the caller closes the session.
+
+    `limit` is the number of calls that may be in flight, 0 for any.
+    """
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        # Twice: a connection whose call is over may still be reading the end of its answer.
+        connector=aiohttp.TCPConnector(
+            limit=2 * limit, keepalive_timeout=15, socket_factory=_socket
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=_READ_BUFFER,
+        max_line_size=_HEAD_LINE,
+        max_field_size=_HEAD_LINE,
+        trace_configs=[trace],
+    )
+
+
+class HttpModel:
+    """A model server behind one base URL (`ports.Model`).
+
+    A base URL that ends with the version with which the codec's path begins is joined so that the
+    version stands once. A call over `max_in_flight` is `UpstreamUnavailable` at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        codec: Upstream,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        model: str,
+        connect_s: float,
+        first_token_s: float,
+        idle_s: float,
+        total_s: float,
+        max_in_flight: int,
+        context_tokens: int | None = None,
+        output_tokens: int | None = None,
+        one_connection_per_request: bool = False,
+        stream_bytes: int = STREAM_BYTES,
+    ) -> None:
+        self.name = name
+        self.provider = codec.provider
+        self.model = model
+        self.context_tokens = context_tokens
+        self.output_tokens = output_tokens
+        self.first_token_s = first_token_s
+        self.idle_s = idle_s
+        self.total_s = total_s
+        self.in_flight = 0
+        self._codec = codec
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._timeout = aiohttp.ClientTimeout(
+            total=total_s, connect=connect_s, sock_connect=connect_s
+        )
+        self._max_in_flight = max_in_flight
+        self._single_use = one_connection_per_request
+        self._stream_bytes = stream_bytes
+
+    async def call(
+        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
+    ) -> "HttpStream":
+        """Sends the prompt and waits for a good answer's head; `headers` go along.
+
+        Raises `GatewayError`.
+        """
+        if self.in_flight >= self._max_in_flight:
+            raise UpstreamUnavailable("the upstream has max_in_flight calls already", retry_after=1)
+        request = self._codec.encode_request(prompt)
+        self.in_flight += 1
+        try:
+            response = await self._send(request, headers)
+            try:
+                decoder = await self._decoder(response)
+            except BaseException:
+                _abort(response)
+                raise
+        except BaseException:
+            self.in_flight -= 1
+            raise
+        return HttpStream(response, decoder, limit=self._stream_bytes, ended=self._call_ended)
+
+    async def _send(
+        self, request: UpstreamRequest, headers: tuple[tuple[str, str], ...]
+    ) -> aiohttp.ClientResponse:
+        url = URL(_joined(self._base_url, request.path), encoded=True)
+        fields: CIMultiDict[str] = CIMultiDict(_OWN_HEADERS)
+        fields.update(request.headers)
+        fields.update(headers)
+        if self._single_use:
+            fields["connection"] = "close"
+        again = False
+        while True:
+            attempt = _Attempt()
+            try:
+                response = await self._session.post(
+                    url,
+                    data=request.body,
+                    headers=fields,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    trace_request_ctx=attempt,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if again or not attempt.reused or not _silent(error):
+                    raise _failure(error, answering=False) from None
+                again = True
+            except _FAILURES as error:
+                raise _failure(error, answering=False) from None
+            except RuntimeError as error:
+                if not self._session.closed:
+                    raise
+                raise UpstreamUnavailable("the connections are closed") from error
+            else:
+                connection = response.connection
+                if self._single_use and connection is not None and connection.protocol is not None:
+                    connection.protocol.force_close()
+                return response
+
+    async def _decoder(self, response: aiohttp.ClientResponse) -> Decoder:
+        if response.status != 200:
+            body = await _error_body(response)
+            fields = tuple((name.lower(), value) for name, value in response.headers.items())
+            raise self._codec.decode_error(response.status, Headers(fields), body)
+        if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise UpstreamProtocolError("the answer is encoded, though identity was asked for")
+        return self._codec.decoder(response.headers.get("content-type", ""))
+
+    def _call_ended(self) -> None:
+        self.in_flight -= 1
+
+
+class HttpStream:
+    """One running call (`ports.ModelStream`).
+
+    Whatever ends it early (an error, a cancelled `read`, `close`) closes its socket.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_content",
+        "_decoder",
+        "_ended",
+        "_finished",
+        "_left",
+        "_lost",
+        "_on_end",
+        "_response",
+    )
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        decoder: Decoder,
+        *,
+        limit: int,
+        ended: Callable[[], None],
+    ) -> None:
+        self._response = response
+        self._content = response.content
+        self._decoder = decoder
+        self._left = limit
+        self._on_end = ended
+        self._ended = False
+        self._finished = False
+        self._closed = False
+        self._lost = _connection_lost(response)
+        if self._lost is not None:
+            self._lost.add_done_callback(self._wake)
+
+    async def read(self) -> list[ModelEvent]:
+        """The events of the next read, perhaps none; the last is `ModelFinished`.
+
+        Raises `UpstreamError` subclasses.
+        """
+        try:
+            events = await self._next()
+        except BaseException:
+            self._settle()
+            _abort(self._response)
+            raise
+        if events and isinstance(events[-1], ModelFinished):
+            self._finished = True
+        return events
+
+    async def close(self) -> None:
+        """Ends the call. A connection that is about to come to its answer's end is kept."""
+        if self._closed:
+            return
+        self._settle()
+        if not self._finished:
+            _abort(self._response)
+        elif not self._response.closed:
+            # The end of the answer releases the connection by itself, if it comes in time.
+            asyncio.get_running_loop().call_later(_LINGER_S, _abort, self._response)
+
+    async def _next(self) -> list[ModelEvent]:
+        # An error that was found behind the last events is told before any more is waited for.
+        self._decoder.feed(b"")
+        if self._ended:
+            return self._decoder.close()
+        try:
+            chunk = await self._content.readany()
+        except _FAILURES as error:
+            failure = _failure(error, answering=True)
+            if not isinstance(failure, Truncated):
+                raise failure from None
+            # Broken off: the decoder knows whether anything is missing.
+            chunk = b""
+        if not chunk:
+            self._ended = True
+            return self._decoder.close()
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise Truncated("the answer is longer than it may be")
+        return self._decoder.feed(chunk)
+
+    def _settle(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._wake)
+        self._on_end()
+
+    def _wake(self, _: "asyncio.Future[None]") -> None:
+        # aiohttp closes the connection when a chunk's frame is malformed, but leaves the reader
+        # of the body waiting.
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(HttpProcessingError(message="malformed body"))
+
+
+def _connection_lost(response: aiohttp.ClientResponse) -> "asyncio.Future[None] | None":
+    connection = response.connection
+    if connection is None or connection.protocol is None:
+        return None
+    lost = connection.protocol.closed
+    if lost is not None:
+        # Once for each connection: its error is looked at, so that nobody complains of it.
+        lost.remove_done_callback(_look)
+        lost.add_done_callback(_look)
+    return lost
+
+
+def _look(lost: "asyncio.Future[None]") -> None:
+    if not lost.cancelled():
+        lost.exception()
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Closes the socket now, even if the upstream has not yet taken the whole request."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """What comes of an error's body in a short time; cut at 64 KiB."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_ERROR_BODY_S):
+            while len(body) < _ERROR_BODY_BYTES:
+                chunk = await response.content.readany()
+                if not chunk:
+                    break
+                body += chunk
+    except _FAILURES:
+        # The status says enough; what came of the body may say more.
+        return bytes(body)
+    return bytes(body[:_ERROR_BODY_BYTES])
+
+
+def _joined(base_url: str, path: str) -> str:
+    version = path[: path.find("/", 1)]
+    if version.startswith("/v") and base_url.endswith(version):
+        return base_url + path.removeprefix(version)
+    return base_url + path
+
+
+def _silent(error: aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) -> bool:
+    # aiohttp puts a head that was cut short into the error, where its text would be.
+    return not isinstance(error, aiohttp.ServerDisconnectedError) or isinstance(error.message, str)
+
+
+def _failure(error: Exception, *, answering: bool) -> UpstreamError:
+    """What a failure of aiohttp, the socket or the resolver means.
+
+    `answering` says that the head of a good answer had come. The texts of these errors hold
+    addresses, and some their request's headers: only the type is told.
+    """
+    named = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return UpstreamTimeout(f"no answer in time: {named}")
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return UpstreamProtocolError(f"the answer is malformed: {named}")
+    if answering:
+        return Truncated(f"the connection broke: {named}")
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return UpstreamUnavailable(f"the upstream cannot be reached: {named}")
+    return UpstreamError(f"the call cannot be made: {named}")

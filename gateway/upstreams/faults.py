@@ -1,0 +1,99 @@
+"""What an upstream's refusal means: status, code and type in, an error of `errors.py` out.
+
+The classes are the same for every wire, because servers copy each other's codes. An upstream's own
+words are looked at to tell a too long prompt from other bad requests, but never repeated: a message
+names the status and, if it is a short identifier, the upstream's code or type.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from gateway.errors import (
+    ContentFiltered,
+    ContextLength,
+    GatewayError,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from gateway.messages import Headers
+
+MAX_RETRY_AFTER: Final = 3600.0
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_FILTERED: Final = re.compile(r"content_?filter|content_policy|ResponsibleAIPolicy", re.IGNORECASE)
+_TOO_LONG: Final = re.compile(
+    r"context.?(?:length|size|window)|prompt.(?:is.)?too.long", re.IGNORECASE
+)
+_RATE: Final = re.compile(r"rate_?limit|too_many_requests|insufficient_quota", re.IGNORECASE)
+_DOWN: Final = re.compile(r"overloaded|unavailable", re.IGNORECASE)
+_SLOW: Final = re.compile(r"timeout|timed_out", re.IGNORECASE)
+_CALLERS_FAULT: Final = (400, 403, 413, 422)
+
+
+def identifier(value: object) -> str:
+    """The value if it is a short identifier that is safe to log, else nothing."""
+    text = str(value) if type(value) is int else value
+    return text if isinstance(text, str) and _IDENTIFIER.fullmatch(text) else ""
+
+
+def retry_after(headers: Headers) -> float | None:
+    """The wait that an answer asks for, in seconds and at most an hour; dates are not read."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name).strip()
+        if _SECONDS.fullmatch(value):
+            return min(float(value) / unit, MAX_RETRY_AFTER)
+    return None
+
+
+def error_member(body: bytes) -> object:
+    """The error inside an answer's body, which may be cut or not JSON; None if there is none."""
+    try:
+        payload: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    if isinstance(payload, dict):
+        return payload.get("error", payload)
+    return None
+
+
+def fault(status: int | None, error: object, *, wait: float | None = None) -> GatewayError:
+    """The error for a refused call, or with no status for one reported inside a stream."""
+    details: Mapping[object, object] = error if isinstance(error, dict) else {}
+    code, kind = identifier(details.get("code")), identifier(details.get("type"))
+    words = f"{code} {kind}"
+    if status is None and code.isdecimal():
+        # Some servers put the status, which they could no longer send, into the code.
+        status = int(code)
+    where = "in its stream" if status is None else str(status)
+    named = next((word for word in (code, kind) if word and not word.isdecimal()), "")
+    message = f"upstream answered an error {where}" + (f" ({named})" if named else "")
+    if status is None or status in _CALLERS_FAULT:
+        text = details.get("message")
+        if _FILTERED.search(words) or _has_inner_filter(details):
+            return ContentFiltered(message)
+        if _TOO_LONG.search(words) or (isinstance(text, str) and _TOO_LONG.search(text[:2000])):
+            return ContextLength(message)
+    return _by_status(status, words)(message, retry_after=wait)
+
+
+def _by_status(status: int | None, words: str) -> type[UpstreamError]:
+    if status == 429 or (status is None and _RATE.search(words)):
+        return UpstreamRateLimited
+    if status in (503, 529) or (status is None and _DOWN.search(words)):
+        return UpstreamUnavailable
+    if status in (408, 504) or (status is None and _SLOW.search(words)):
+        return UpstreamTimeout
+    return UpstreamError
+
+
+def _has_inner_filter(details: Mapping[object, object]) -> bool:
+    inner = details.get("innererror")
+    return isinstance(inner, dict) and bool(_FILTERED.search(identifier(inner.get("code"))))

@@ -1,0 +1,191 @@
+"""A gateway as its users start it: a child process, a configuration file, sockets on loopback.
+
+The process gets ports of the system's choosing and says in its `listening` line which. Every wait
+has a clock; at the end its exit status is known and no child of it may be left.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.http1 import H1
+from tests.e2e.wire import Address, Answer, Request, whole
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+START_S: Final = 30.0
+STOP_S: Final = 30.0
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's variables without the gateway's own, and with compiled modules kept."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+class GatewayProcess:
+    """One `gateway serve`. `records` are its log lines, `noise` the lines that are not JSON."""
+
+    def __init__(self, config: Mapping[str, object], directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.file = directory / "gateway.yaml"
+        self.file.write_text(json.dumps(config, indent=1))  # JSON is YAML
+        self.arguments = arguments
+        self.records: list[dict[str, object]] = []
+        self.noise: list[str] = []
+        self.public = Address("127.0.0.1", 0)
+        self.tls: Address | None = None
+        self.admin = Address("127.0.0.1", 0)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        """The process that `serve` runs in; also its process group."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> "GatewayProcess":
+        """Returns when the gateway listens; fails with its output if it does not."""
+        self._listening.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            "serve",
+            "--config",
+            str(self.file),
+            *self.arguments,
+            cwd=self.directory,
+            env=clean_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            limit=1 << 20,
+        )
+        self._reader = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(START_S):
+                await self._listening.wait()
+        except TimeoutError:
+            await self.kill()
+        if self.public.port == 0:
+            raise AssertionError(f"the gateway did not listen: {self.records} {self.noise}")
+        return self
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._take(line.decode(errors="replace").rstrip("\n"))
+        self._listening.set()  # nothing will come any more
+
+    def _take(self, line: str) -> None:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            self.noise.append(line)
+            return
+        self.records.append(record)
+        if record.get("event") == "listening":
+            addresses = [Address.parse(str(text)) for text in record["public"]]
+            self.public, *more = addresses
+            self.tls = more[0] if more else None
+            self.admin = Address.parse(str(record["admin"]))
+            self._listening.set()
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to the process that `serve` runs in."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """The exit status; the output is read to its end."""
+        assert self._process is not None
+        async with asyncio.timeout(STOP_S):
+            status = await self._process.wait()
+            if self._reader is not None:
+                await self._reader
+        return status
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Asks it to stop; it has to exit with 0 and leave no child behind."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self.send(number)
+        try:
+            status = await self.wait()
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"the gateway did not stop: {self.records[-5:]}") from None
+        assert status == 0, (status, self.records[-5:], self.noise)
+        assert not self.children(), "a child outlived the gateway"
+
+    async def kill(self) -> None:
+        """Ends the whole process group at once."""
+        if self.children():
+            os.killpg(self.pid, signal.SIGKILL)
+        await self.wait()
+
+    def children(self) -> bool:
+        """Whether any process of its group is left, itself included."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def ask(self, address: Address, path: str) -> Answer:
+        """One GET on a connection of its own."""
+        connection = await H1.connect(address)
+        try:
+            return await whole(await connection.send(Request("GET", path)))
+        finally:
+            await connection.close()
+
+    async def metrics(self) -> Samples:
+        """One scrape: (sample name, labels) -> value."""
+        answer = await self.ask(self.admin, "/metrics")
+        assert answer.status == 200
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+    async def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name that have these labels."""
+        wanted = set(labels.items())
+        samples = await self.metrics()
+        return sum(v for (key, has), v in samples.items() if key == name and wanted <= has)
+
+    async def eventually(self, name: str, value: float, **labels: str) -> None:
+        """Waits until the sum is `value`; fails after ten seconds with what it was."""
+        end = time.monotonic() + 10
+        while (seen := await self.total(name, **labels)) != value:
+            assert time.monotonic() < end, f"{name}{labels} is {seen}, not {value}"
+            await asyncio.sleep(0.05)
+
+    async def record_of(self, request_id: str) -> dict[str, object]:
+        """The log line of a request, by its id; waits for it."""
+        end = time.monotonic() + 10
+        while True:
+            found = [entry for entry in self.records if entry.get("request_id") == request_id]
+            if found:
+                return found[0]
+            assert time.monotonic() < end, f"no log line for {request_id}"
+            await asyncio.sleep(0.02)

@@ -1,0 +1,234 @@
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.config import EMAIL, config, key_of, secret_of, tenant, token_of, upstream
+from tests.e2e.process import GatewayProcess, clean_environment
+from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
+from tests.e2e.world import PROTOCOLS, World, read
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FAMILIES = {
+    "chatgw_turns_total": ("dialect", "outcome", "http_version"),
+    "chatgw_refused_total": ("dialect", "kind"),
+    "chatgw_turns_in_flight": ("dialect",),
+    "chatgw_turn_duration_seconds_count": (),
+    "chatgw_time_to_first_token_seconds_count": (),
+    "chatgw_tokens_total": ("dialect", "direction"),
+    "chatgw_build_info": (),
+    "process_cpu_seconds_total": (),
+    "process_resident_memory_bytes": (),
+    "process_open_fds": (),
+    "gen_ai_client_operation_duration_seconds_count": (),
+    "gen_ai_client_token_usage_count": (),
+    "gen_ai_server_request_duration_seconds_count": (),
+    "gen_ai_server_time_to_first_token_seconds_count": (),
+}
+
+
+def by_id(chat: Chat) -> str:
+    return chat.id
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/version"])
+async def test_the_probes_answer_on_both_listeners(world: World, path: str) -> None:
+    for address in (world.gateway.public, world.gateway.admin):
+        answer = await world.gateway.ask(address, path)
+        assert answer.status == 200
+        assert answer.header("x-request-id")
+
+
+async def test_readiness_can_say_what_it_looked_at(world: World) -> None:
+    answer = await world.gateway.ask(world.gateway.admin, "/readyz?verbose")
+    assert answer.status == 200
+    assert "ok" in answer.text
+
+
+async def test_the_widgets_health_check(world: World) -> None:
+    answer = await world.gateway.ask(world.gateway.public, "/health")
+    assert (answer.status, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_the_metrics_are_for_operators_only(world: World) -> None:
+    assert (await world.gateway.ask(world.gateway.public, "/metrics")).status == 404
+
+
+async def test_every_family_of_the_metrics_is_there_from_the_start(world: World) -> None:
+    samples = await world.gateway.metrics()
+    for name, labels in FAMILIES.items():
+        found = [set(dict(has)) for key, has in samples if key == name]
+        assert found, name
+        assert all(has >= set(labels) for has in found), name
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
+async def test_a_turn_is_counted_once_with_its_tokens(
+    world: World, chat: Chat, protocol: str
+) -> None:
+    labels = {"dialect": chat.dialect, "outcome": "ok"}
+    labels["http_version"] = {"h1": "1.1", "h2": "2"}[protocol]
+    gateway = world.gateway
+    turns = await gateway.total("chatgw_turns_total", **labels)
+    output = {"dialect": chat.dialect, "direction": "output"}
+    tokens = await gateway.total("chatgw_tokens_total", **output)
+    world.reply("Some", " words", usage=(11, 7))
+    await world.ask(chat, "Hello", protocol=protocol)
+    await gateway.eventually("chatgw_turns_total", turns + 1, **labels)
+    await gateway.eventually("chatgw_tokens_total", tokens + 7, **output)
+    assert await gateway.total("chatgw_turns_in_flight") == 0
+
+
+@pytest.mark.parametrize("chat", MAIN, ids=by_id)
+async def test_a_refusal_is_counted_as_no_turn(world: World, chat: Chat) -> None:
+    gateway = world.gateway
+    turns = await gateway.total("chatgw_turns_total")
+    labels = {"dialect": chat.dialect, "kind": "unauthorized"}
+    refused = await gateway.total("chatgw_refused_total", **labels)
+    await world.send(chat.request("c", "Hello", credential="x"))
+    await gateway.eventually("chatgw_refused_total", refused + 1, **labels)
+    assert await gateway.total("chatgw_turns_total") == turns
+
+
+@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
+async def test_a_request_leaves_one_log_line(world: World, chat: Chat) -> None:
+    world.reply("Some words")
+    request_id = f"line-{chat.framing}-{chat.dialect}"
+    request = chat.request(await world.conversation(chat), "Hello")
+    answer = await world.send(request.plus(("x-request-id", request_id)))
+    assert answer.header("x-request-id") == request_id
+    record = await world.gateway.record_of(request_id)
+    assert record["dialect"] == chat.dialect
+    assert record["status"] == 200
+    assert record["outcome"] == "ok"
+    await asyncio.sleep(0.1)
+    lines = [entry for entry in world.gateway.records if entry.get("request_id") == request_id]
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 129, "", "a\x1b[31m", "%0a"])
+async def test_a_request_id_that_is_not_safe_is_replaced(world: World, given: str) -> None:
+    answer = await world.send(WIDGET.request("c", "x", credential="x").plus(("x-request-id", given)))
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", answer.header("x-request-id"))
+    assert answer.header("x-request-id") != given
+
+
+async def test_an_answer_does_not_say_what_serves_it(world: World) -> None:
+    world.reply("Hello")
+    answer = await world.ask(WIDGET, "Hi")
+    assert answer.header("server") == ""
+    assert answer.header("x-content-type-options") == "nosniff"
+
+
+async def test_no_secret_and_no_message_is_in_logs_or_metrics(world: World) -> None:
+    canary = "canary7Zq"
+    world.reply(f"The answer {canary}")
+    for chat in MAIN:
+        world.reply(f"The answer {canary}")
+        await world.ask(chat, f"The question {canary}")
+        await world.send(chat.request("c", canary, credential=f"Bearer {canary}"))
+        path = chat.path.replace("{id}", "c") + f"?key={canary}"
+        await world.send(chat.request("c", canary).to(chat.method, path).without("authorization"))
+    world.forget_replies()
+    scrape = await world.gateway.ask(world.gateway.admin, "/metrics")
+    output = "\n".join([*map(json.dumps, world.gateway.records), *world.gateway.noise, scrape.text])
+    secrets = [canary, secret_of("acme"), EMAIL, token_of("acme").split(".")[2]]
+    secrets += [key_of("acme", dialect) for dialect in ("hyponema", "hyperleap", "widget")]
+    assert [secret for secret in secrets if secret in output] == []
+
+
+async def test_every_log_line_is_one_json_object(world: World) -> None:
+    request = WIDGET.request("c", "x").to("POST", "/chat?a=%0a%1b[31m")
+    await world.send(request.plus(("user-agent", '"}\x1b[31m{"')))
+    assert world.gateway.noise == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+async def test_a_signal_ends_it_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
+    gateway = await GatewayProcess(simple(), tmp_path).start()
+    assert (await gateway.ask(gateway.public, "/readyz")).status == 200
+    await gateway.stop(number)
+    assert gateway.noise == []
+
+
+async def test_turns_that_run_at_the_signal_are_finished(own_world: World) -> None:
+    gate = own_world.reply_in_two("First", " second")
+    async with own_world.asking(WIDGET, "Hello") as exchange:
+        await exchange.part()
+        own_world.gateway.send(signal.SIGTERM)
+        await own_world.gateway.logged("draining")
+        gate.set()
+        while await exchange.part() is not None:
+            pass
+        assert read(WIDGET, exchange.answer).text == "First second"
+    assert await own_world.gateway.wait() == 0
+
+
+@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
+async def test_turns_that_last_longer_than_the_drain_are_told(
+    own_world: World, chat: Chat
+) -> None:
+    own_world.reply_in_two("First", " never")
+    async with own_world.asking(chat, "Hello") as exchange:
+        await exchange.part()
+        own_world.gateway.send(signal.SIGTERM)
+        while await exchange.part() is not None:
+            pass
+        assert exchange.answer.ended
+        assert read(chat, exchange.answer).terminals == ["error"]
+    assert await own_world.gateway.wait() == 0
+
+
+async def test_new_turns_are_refused_while_it_drains(own_world: World) -> None:
+    own_world.reply_in_two("First", " never")
+    kept = await own_world.h1()
+    own_world.reply("Hello")
+    helper = await own_world.conversation(HELPER)
+    async with own_world.asking(WIDGET, "Hello") as exchange:
+        await exchange.part()
+        own_world.gateway.send(signal.SIGTERM)
+        await own_world.gateway.logged("draining")
+        answer = await own_world.until_refused(kept, HELPER.request(helper, "Hello"))
+        assert (answer.status, answer.json()) == (503, {"error": "Service unavailable"})
+        assert int(answer.header("retry-after")) >= 1
+        while await exchange.part() is not None:
+            pass
+    await kept.close()
+    assert await own_world.gateway.wait() == 0
+
+
+def simple() -> dict[str, object]:
+    return config({"main": upstream("http://127.0.0.1:9/v1")})
+
+
+async def test_without_any_key_it_does_not_start(tmp_path: Path) -> None:
+    nobody = {"acme": tenant("acme", keys={}, dialects={})}
+    gateway = GatewayProcess(config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=nobody), tmp_path)
+    with pytest.raises(AssertionError, match="did not listen"):
+        await gateway.start()
+    assert await gateway.wait() == 2
+
+
+async def test_a_configuration_with_mistakes_names_all_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("server: {bnd: []}\nlimits:\n  body_s: soon\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--config", str(file)],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    said = done.stdout + done.stderr
+    assert re.search(r"bad\.yaml:1\b.*bnd", said)
+    assert re.search(r"bad\.yaml:3\b.*body_s", said)

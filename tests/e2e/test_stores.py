@@ -1,0 +1,94 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.routes import MAIN, STREAMING, Chat
+from tests.e2e.world import World, open_world, read
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def by_id(chat: Chat) -> str:
+    return chat.id
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'gateway.db'}"
+
+
+async def test_each_store_keeps_conversations_apart_and_in_order(
+    store: str, tmp_path: Path
+) -> None:
+    async with open_world(tmp_path, store=store) as world:
+        for chat in STREAMING:
+            conversation = await world.conversation(chat)
+            for number in range(3):
+                world.reply(f"Reply {number}")
+                await world.ask(chat, f"Question {number}", conversation=conversation)
+            assert world.last_messages() == [
+                ("user", "Question 0"),
+                ("assistant", "Reply 0"),
+                ("user", "Question 1"),
+                ("assistant", "Reply 1"),
+                ("user", "Question 2"),
+            ]
+
+
+async def test_sqlite_remembers_over_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    async with open_world(tmp_path, store=f"sqlite:{file}") as world:
+        conversations = {}
+        for chat in MAIN:
+            conversations[chat] = await world.conversation(chat)
+            world.reply("I remember 🧑‍🚀.")
+            await world.ask(chat, "Remember me 語?", conversation=conversations[chat])
+        await world.gateway.stop()
+        await world.gateway.start()
+        for chat, conversation in conversations.items():
+            world.reply("Yes.")
+            answer = await world.ask(chat, "Do you?", conversation=conversation)
+            assert read(chat, answer).text == "Yes."
+            assert world.last_messages() == [
+                ("user", "Remember me 語?"),
+                ("assistant", "I remember 🧑‍🚀."),
+                ("user", "Do you?"),
+            ]
+    with sqlite3.connect(file) as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+async def test_sqlite_remembers_what_was_answered_before_a_crash(tmp_path: Path) -> None:
+    async with open_world(tmp_path, store=f"sqlite:{tmp_path / 'gateway.db'}") as world:
+        for number in range(3):
+            world.reply(f"Reply {number}")
+            answer = await world.ask(MAIN[0], f"Question {number}", conversation="crash")
+            assert read(MAIN[0], answer).terminals == ["ok"]
+        await world.gateway.kill()
+        await world.gateway.start()
+        world.reply("Back")
+        await world.ask(MAIN[0], "And now?", conversation="crash")
+        assert world.last_messages()[:-1] == [
+            entry
+            for number in range(3)
+            for entry in (("user", f"Question {number}"), ("assistant", f"Reply {number}"))
+        ]
+
+
+async def test_a_database_is_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "gateway.db"
+    async with open_world(tmp_path, store=f"sqlite:{file}") as world:
+        world.reply("Hello")
+        await world.ask(MAIN[0], "Hi")
+        assert file.stat().st_mode & 0o077 == 0
+        assert file.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    file.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(AssertionError, match="did not listen"):
+        async with open_world(tmp_path, store=f"sqlite:{file}"):
+            pass
+    assert file.read_bytes() == b"not a database at all" * 100

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import apsw
+import pytest
+
+from gateway.stores.desks import Writer
+
+CONVERSATION = """
+INSERT INTO conversations (tenant, dialect, id, public_id, created_at, updated_at, length)
+VALUES ('acme', 'widget', ?1, ?1, 0, 0, ?2)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gateway.db"
+
+
+def fill(path: Path, conversations: int, length: int) -> None:
+    connection = apsw.Connection(str(path))
+    connection.executemany(CONVERSATION, ((str(n), length) for n in range(conversations)))
+    connection.close()
+
+
+def left(path: Path) -> int:
+    connection = apsw.Connection(str(path))
+    ((count,),) = connection.execute("SELECT count(*) FROM conversations").fetchall()
+    connection.close()
+    assert isinstance(count, int)
+    return count
+
+
+def sweeping_writer(path: Path) -> Writer:
+    writer = Writer(path, keep_s=10.0, clock=lambda: 100.0)
+    writer.open()
+    return writer
+
+
+def test_expired_conversations_go_a_few_at_a_time(path: Path) -> None:
+    writer = sweeping_writer(path)
+    fill(path, 120, 2)
+    pauses = []
+    for expected in (70, 20, 0):
+        pauses.append(writer.rest())
+        assert left(path) == expected
+        writer._next_sweep = 0.0
+    assert all(pause is not None and pause < 1 for pause in pauses)
+    assert writer.rest() == 3600
+    writer.close()
+
+
+def test_long_conversations_go_fewer_at_a_time(path: Path) -> None:
+    writer = sweeping_writer(path)
+    fill(path, 10, 600)
+    writer.rest()
+    assert left(path) == 8
+    writer.close()
+
+
+def test_between_two_sweeps_nothing_is_done(path: Path) -> None:
+    writer = sweeping_writer(path)
+    assert writer.rest() == 3600
+    fill(path, 10, 2)
+    again = writer.rest()
+    assert again is not None
+    assert 3500 < again < 3600
+    assert left(path) == 10
+    writer.close()
+
+
+def test_a_sweep_that_finds_the_file_locked_comes_back_later(path: Path) -> None:
+    writer = sweeping_writer(path)
+    fill(path, 10, 2)
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN EXCLUSIVE")
+    assert writer.rest() == 60
+    other.execute("COMMIT")
+    other.close()
+    writer._next_sweep = 0.0
+    writer.rest()
+    assert left(path) == 0
+    writer.close()

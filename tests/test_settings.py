@@ -1,0 +1,381 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from gateway.settings import (
+    Settings,
+    has_credentials,
+    load_settings,
+)
+from tests.settings_support import (
+    ACME,
+    HASH,
+    OTHER_HASH,
+    SECRET,
+    load,
+    only_problem,
+    problems,
+    to_file,
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# Defaults
+
+
+def test_nothing_at_all_is_a_runnable_configuration() -> None:
+    settings = load()
+    assert settings == Settings()
+    assert settings.upstreams["local"].protocol == "embedded"
+    assert settings.agents["default"].upstreams == ("local",)
+    assert settings.server.bind == ("127.0.0.1:8080",)
+    assert settings.admin.bind == "127.0.0.1:9464"
+    assert settings.store.url == "sqlite:var/gateway.db"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "tenants:\nserver:\nprices:\n"])
+def test_an_empty_file_and_empty_sections_are_the_defaults(text: str) -> None:
+    assert load(text) == Settings()
+
+
+def test_a_file_with_upstreams_of_its_own_has_no_built_in_one() -> None:
+    values = {"upstreams": {"main": {"base_url": "http://x/v1"}}}
+    problem = only_problem(values)
+    assert problem.key == "agents.default.upstreams"
+    assert "'local' is not among upstreams; known upstreams: main" in problem.text
+    settings = load({**values, "agents": {"default": {"upstreams": ["main"]}}})
+    assert list(settings.upstreams) == ["main"]
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        load().server.workers = 2
+
+
+# What is refused
+
+
+def test_an_unknown_key_has_its_line_and_what_was_meant() -> None:
+    problem = only_problem("upstreams:\n  local:\n    protocol: embedded\n    conect_s: 3\n")
+    assert str(problem) == (
+        "gateway.yaml:4: upstreams.local.conect_s: is unknown; did you mean connect_s?"
+    )
+
+
+def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
+    assert only_problem("admin: {zzz: 1}").text == "is unknown; known settings here: bind"
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    text = f"""
+servr: {{}}
+limits: {{body_s: -1, turns_in_flight: many}}
+agents:
+  default: {{upstreams: [mian]}}
+upstreams:
+  main: {{base_url: "ftp://x", api_kye: x}}
+tenants:
+  Acme: {{}}
+  acme:
+    agent: nobody
+    keys:
+      a: {{hash: "{HASH}", dialects: [widgt]}}
+      b: {{hash: "{HASH}", dialects: [widget]}}
+prices: {{m: {{input: 1, output: 2}}}}
+"""
+    found = {problem.key: problem.text for problem in problems(text)}
+    assert set(found) == {
+        "servr",
+        "limits.body_s",
+        "limits.turns_in_flight",
+        "agents.default.upstreams",
+        "upstreams.main.base_url",
+        "upstreams.main.api_kye",
+        "tenants.Acme",
+        "tenants.acme.agent",
+        "tenants.acme.keys.a.dialects.0",
+        "prices",
+    }
+
+
+def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
+    text = "limits:\n  body_s: x\nserver:\n  workrs: 1\nstore:\n  url: nope\n"
+    assert [(problem.line, problem.key) for problem in problems(text)] == [
+        (2, "limits.body_s"),
+        (4, "server.workrs"),
+        (6, "store.url"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("server.bind", "127.0.0.1:80", "must be a list"),
+        ("server.bind", [], "at least one HOST:PORT"),
+        ("server.bind", ["127.0.0.1"], "is not HOST:PORT"),
+        ("server.bind", ["127.0.0.1:65536"], "is not HOST:PORT"),
+        ("server.bind", [":80"], "is not HOST:PORT"),
+        ("server.bind", ["::1:80"], "is not HOST:PORT"),
+        ("server.bind", ["127.0.0.1:80", "127.0.0.1:80"], "is given twice"),
+        ("server.bind", [8080], "must be text"),
+        ("server.allow_no_keys", 1, "must be true or false"),
+        ("server.allow_no_keys", "yes", "must be true or false"),
+        ("server.workers", True, "must be a whole number"),
+        ("server.drain_s", "5", "must be a number"),
+        ("server.drain_s", float("inf"), "must be a finite number"),
+        ("server.drain_s", True, "must be a number"),
+        ("server", "x", "must be a mapping of settings"),
+        ("admin.bind", "127.0.0.1:8080", "public listener"),
+        ("store.url", "postgres://x", "must be memory:"),
+        ("store.url", "sqlite:", "must be memory:"),
+        ("store.retention_days", 1.5, "must be a whole number"),
+        ("limits.body_bytes", 0, "must be at least 1"),
+        (
+            "upstreams.local.protocol",
+            "openia",
+            "must be one of 'embedded', 'openai' or 'anthropic'",
+        ),
+        ("upstreams.local.base_url", "http://x/v1", "means nothing for protocol embedded"),
+        ("upstreams.local.model", "x", "means nothing for protocol embedded"),
+        ("upstreams.local.extra_body", {"since": datetime(2026, 1, 1, tzinfo=UTC)}, "JSON values"),
+        ("upstreams.local.max_in_flight", "many", "must be a whole number"),
+        ("agents.default.upstreams", [], "must not be empty"),
+        ("agents.default.upstreams", ["local", "local"], "'local' is given twice"),
+        ("agents.default.temperature", 2.1, "must be at most 2"),
+        ("agents.default.on_disconnect", "drain", "must be one of 'cancel' or 'finish'"),
+        ("agents.default.refusal", "", "must not be empty"),
+        ("agents.default.system_prompt", 5, "must be text; put it in quotes"),
+        ("tenants.acme.agent", "defualt", "did you mean default?"),
+        ("tenants.acme.hosts", ["https://x"], "is not a host name"),
+        ("tenants.acme.hosts", ["x:80"], "is not a host name"),
+        ("tenants.acme.cors_origins", ["https://x/"], "is not an origin"),
+        ("tenants.acme.cors_origins", ["x"], "is not an origin"),
+        ("tenants.acme.requests_per_minute", 0, "must be at least 1"),
+        ("tenants.acme.keys.site.hash", "sha256:abc", "64 hexadecimal digits"),
+        ("tenants.acme.keys.site.hash", None, "must be text"),
+        ("tenants.acme.keys.site.dialects", [], "must not be empty"),
+        ("tenants.acme.keys.site.dialects", ["smtp"], "'hyponema', 'hyperleap', 'widget' or 'help"),
+        ("tenants.acme.keys.site.agent", "vip", "'vip' is not among agents"),
+        ("tenants.acme.keys.site.expires", "soon", "must be a date or time"),
+        ("tenants.acme.keys.site.expires", "2027-01-01T12:00:00", "needs a time zone"),
+        ("tenants.acme.dialects.helper.session_secrets", [SECRET[1:]], "31 bytes, needs at least"),
+        ("tenants.acme.dialects.helper.stream_format", "sse", "must be one of 'auto'"),
+        ("tenants.acme.dialects.widget.unknown_conversation", "keep", "'create' or 'reject'"),
+        ("tenants.acme.dialects.smtp", {}, "is unknown"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_rule(key: str, value: object, words: str) -> None:
+    values: dict[str, object] = yaml.safe_load(yaml.safe_dump(ACME))
+    values["upstreams"] = {"local": {"protocol": "embedded"}}
+    *parents, last = key.split(".")
+    inner: dict[str, object] = values
+    for part in parents:
+        inner = inner.setdefault(part, {})  # type: ignore[assignment]  # mappings all the way
+    inner[last] = value
+    problem = only_problem(values)
+    assert problem.key.startswith(key)
+    assert words in problem.text
+    assert problem.line is not None
+
+
+@pytest.mark.parametrize("name", ["Acme", "1st", "_x", "a-b", "a b", "a" * 33, "é", "a\n"])
+@pytest.mark.parametrize("section", ["upstreams", "agents", "tenants"])
+def test_a_name_that_labels_could_not_carry_is_refused(section: str, name: str) -> None:
+    entry = {"protocol": "embedded"} if section == "upstreams" else {}
+    base: dict[str, dict[str, object]] = {
+        "upstreams": {"local": {"protocol": "embedded"}},
+        "agents": {"default": {}},
+        "tenants": {},
+    }
+    base[section][name] = entry
+    assert "[a-z][a-z0-9_]{0,31}" in only_problem(base).text
+
+
+@pytest.mark.parametrize(
+    "bind", ["0.0.0.0:0", "[::1]:8080", "[fe80::1%eth0]:80", "localhost:65535"]
+)
+def test_addresses_of_every_form_are_accepted(bind: str) -> None:
+    assert load({"server": {"bind": [bind]}}).server.bind == (bind,)
+
+
+def test_several_listeners_may_each_take_a_free_port() -> None:
+    settings = load({"server": {"bind": ["[::1]:0", "[::1]:0"]}, "admin": {"bind": "[::1]:0"}})
+    assert len(settings.server.bind) == 2
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic", None])
+def test_a_server_upstream_needs_its_address(protocol: str | None) -> None:
+    upstream = {} if protocol is None else {"protocol": protocol}
+    values = {"upstreams": {"local": upstream}}
+    assert only_problem(values).key == "upstreams.local.base_url"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:hunter2@x/v1", "http://x/v1?key=hunter2", "http://", "x", "http://x:0/"]
+)
+def test_an_address_that_calls_cannot_be_appended_to_is_refused_unquoted(url: str) -> None:
+    problem = only_problem({"upstreams": {"local": {"base_url": url}}})
+    assert problem.key == "upstreams.local.base_url"
+    assert "hunter2" not in str(problem)
+
+
+def test_an_address_loses_its_last_slash() -> None:
+    upstream = {"base_url": "https://x.example/v1/"}
+    assert load({"upstreams": {"local": upstream}}).upstreams["local"].base_url == (
+        "https://x.example/v1"
+    )
+
+
+# Between settings
+
+
+def test_a_host_belongs_to_one_tenant_in_any_case() -> None:
+    values = {"tenants": {"a": {"hosts": ["X.example"]}, "b": {"hosts": ["x.EXAMPLE"]}}}
+    problem = only_problem(values)
+    assert problem.key == "tenants.b.hosts"
+    assert "tenants.a.hosts" in problem.text
+
+
+@pytest.mark.parametrize("tenants", [("a", "a"), ("a", "b")])
+def test_one_hash_cannot_be_two_keys(tenants: tuple[str, str]) -> None:
+    values: dict[str, dict[str, dict[str, object]]] = {}
+    for number, tenant in enumerate(tenants):
+        text = HASH if number else HASH.upper().replace("SHA", "sha")
+        keys = values.setdefault(tenant, {"keys": {}})["keys"]
+        keys[f"k{number}"] = {"hash": text, "dialects": ["widget"]}
+    problem = only_problem({"tenants": values})
+    assert problem.key == f"tenants.{tenants[1]}.keys.k1.hash"
+    assert HASH not in str(problem)
+    assert f"tenants.{tenants[0]}.keys.k0.hash" in problem.text
+
+
+def test_one_session_secret_cannot_be_two_tenants() -> None:
+    entry = {"dialects": {"helper": {"session_secret": SECRET}}}
+    problem = only_problem({"tenants": {"a": entry, "b": entry}})
+    assert problem.key == "tenants.b.dialects.helper.session_secrets"
+    assert SECRET not in str(problem)
+
+
+def test_a_memory_store_is_for_one_worker() -> None:
+    found = problems({"store": {"url": "memory:"}, "server": {"workers": 2}})
+    assert {problem.key for problem in found} == {"server.workers", "store.url"}
+
+
+def test_tls_needs_its_files() -> None:
+    keys = [problem.key for problem in problems({"server": {"tls_bind": ["127.0.0.1:443"]}})]
+    assert keys == ["server.tls_bind"]
+
+
+def test_a_faulty_entry_does_not_make_what_names_it_faulty() -> None:
+    values = {
+        "upstreams": {"main": {"base_url": 5}},
+        "agents": {"default": {"upstreams": ["main"]}},
+    }
+    assert only_problem(values).key == "upstreams.main.base_url"
+
+
+# Later releases
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("server.workers", 2),
+        ("server.tls_bind", ["127.0.0.1:8443"]),
+        ("server.certificate", "c.pem"),
+        ("server.private_key", "k.pem"),
+        ("server.playground", True),
+        ("server.trusted_proxies", ["10.0.0.0/8"]),
+        ("store.url", "redis://127.0.0.1"),
+        ("store.url", "valkey://127.0.0.1"),
+        ("upstreams.main.targets", [{"base_url": "http://x/v1", "weight": 1}]),
+        ("agents.default.tools", ["lookup"]),
+        ("agents.default.tool_rounds", 2),
+        ("agents.default.guards", ["no_go"]),
+        ("tools.lookup", {"kind": "http", "url": "https://x"}),
+        ("guards.no_go", {"kind": "phrases", "phrases": ["x"]}),
+        ("prices.m", {"input": 1, "output": 1}),
+        ("tenants.acme.tokens_per_minute", 1),
+        ("tenants.acme.concurrent_turns", 1),
+        ("tenants.acme.requests_per_minute_per_client", 1),
+        ("tenants.acme.keys.site.tokens_per_minute", 1),
+        ("tenants.acme.keys.site.concurrent_turns", 1),
+        ("tenants.acme.dialects.widget.admin_key", "k" * 32),
+        ("tenants.acme.dialects.hyponema.agents", {"x": "default"}),
+        ("tenants.acme.dialects.hyperleap.personas", {"x": "default"}),
+    ],
+)
+def test_a_setting_that_would_do_nothing_yet_is_refused(key: str, value: object) -> None:
+    values: dict[str, object] = yaml.safe_load(yaml.safe_dump(ACME))
+    *parents, last = key.split(".")
+    inner: dict[str, object] = values
+    for part in parents:
+        inner = inner.setdefault(part, {})  # type: ignore[assignment]  # mappings all the way
+    inner[last] = value
+    texts = {problem.key: problem.text for problem in problems(values)}
+    named = [at for at in texts if key.startswith(at)]
+    assert named
+    assert any("is not available in this release" in texts[at] for at in named)
+
+
+# The rest
+
+
+def test_a_date_is_its_first_moment_in_utc() -> None:
+    key = {"hash": HASH, "dialects": ["widget"], "expires": "x"}
+    for written in (
+        "2030-02-01",
+        "2030-02-01T00:00:00Z",
+        "'2030-02-01'",
+        "2030-02-01T01:00:00+01:00",
+    ):
+        text = yaml.safe_dump({"tenants": {"a": {"keys": {"k": key}}}}).replace(
+            "expires: x", f"expires: {written}"
+        )
+        assert load(text).tenants["a"].keys["k"].expires == datetime(2030, 2, 1, tzinfo=UTC)
+
+
+def test_cors_origins_may_be_unset_empty_or_listed() -> None:
+    values = {
+        "tenants": {
+            "a": {},
+            "b": {"cors_origins": []},
+            "c": {"cors_origins": ["https://Shop.example:8443", "*", "null"]},
+        }
+    }
+    tenants = load(values).tenants
+    assert tenants["a"].cors_origins is None
+    assert tenants["b"].cors_origins == ()
+    assert tenants["c"].cors_origins == ("https://shop.example:8443", "*", "null")
+
+
+def test_a_key_for_helper_warns_that_it_takes_tokens() -> None:
+    values = {"tenants": {"a": {"keys": {"k": {"hash": HASH, "dialects": ["helper"]}}}}}
+    (warning,) = load_settings(to_file(values), {}, {}).warnings
+    assert "session tokens" in warning
+
+
+def test_credentials_are_keys_or_session_secrets() -> None:
+    assert not has_credentials(load())
+    assert not has_credentials(load({"tenants": {"a": {}}}))
+    assert has_credentials(load(ACME))
+    secret = {"tenants": {"a": {"dialects": {"helper": {"session_secret": SECRET}}}}}
+    assert has_credentials(load(secret))
+
+
+def test_two_keys_with_different_hashes_live_side_by_side() -> None:
+    keys = {
+        "one": {"hash": HASH, "dialects": ["widget", "hyponema"], "requests_per_minute": 5},
+        "two": {"hash": OTHER_HASH, "dialects": ["hyperleap"], "agent": "default"},
+    }
+    loaded = load({"tenants": {"a": {"keys": keys}}}).tenants["a"].keys
+    assert loaded["one"].dialects == ("widget", "hyponema")
+    assert loaded["one"].requests_per_minute == 5
+    assert loaded["two"].agent == "default"

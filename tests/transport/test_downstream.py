@@ -1,0 +1,159 @@
+import asyncio
+from collections.abc import Sequence
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.events import RoundFinished, TextDelta, TurnEvent, TurnFinished, TurnStarted
+from gateway.messages import Reply
+from gateway.transport.asgi import Exchange, ExchangeLimits, Message
+from gateway.transport.downstream import HttpDownstream
+from gateway.turn.tally import TurnTally
+from gateway.turn.watch import NEVER, Watch
+
+
+class Letters:
+    """An encoder whose records are one letter each."""
+
+    def __init__(self, *, apart: bool = False, one_shot: bool = False) -> None:
+        self.apart = apart
+        self.one_shot = one_shot
+
+    def head(self) -> Reply:
+        return Reply(200, (("content-type", "text/plain"),))
+
+    def encode(self, event: TurnEvent) -> Sequence[bytes]:
+        if isinstance(event, TurnStarted):
+            return () if self.one_shot else (b"<",)
+        if isinstance(event, TextDelta):
+            return () if self.one_shot else tuple(letter.encode() for letter in event.text)
+        if isinstance(event, TurnFinished):
+            return (event.text.encode() if self.one_shot else b">",)
+        return ()
+
+    def keep_alive(self) -> Sequence[bytes]:
+        return (b".",)
+
+
+class Rig:
+    def __init__(self, *, http_version: str = "1.1", **encoder: bool) -> None:
+        self.sent: list[Message] = []
+        self.tally = TurnTally("widget", http_version, 0.0)
+        scope: Message = {
+            "type": "http",
+            "method": "POST",
+            "path": "/chat",
+            "http_version": http_version,
+            "headers": [],
+        }
+        incoming: asyncio.Queue[Message] = asyncio.Queue()
+        incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        self.exchange = Exchange(scope, incoming.get, self._send, ExchangeLimits(10, 1))
+        self._encoder = Letters(**encoder)
+
+    async def __aenter__(self) -> HttpDownstream:
+        self.started = asyncio.Event()
+        self.over = asyncio.Event()
+        self.task = asyncio.create_task(self.exchange.run(self._hold))
+        await self.started.wait()
+        return self.down
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over.set()
+        await self.task
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [m["body"] for m in self.sent if m["type"] == "http.response.body" and m["body"]]
+
+    async def _hold(self, exchange: Exchange) -> None:
+        self.down = HttpDownstream(exchange, self._encoder, _refusal, self.tally)
+        self.watch = self.down.watch = Watch(
+            turn_s=5, send_s=5, keep_alive_s=5, keep_alive=self.down.keep_alive
+        )
+        self.started.set()
+        await self.over.wait()
+        self.watch.stop()
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def _refusal(error: GatewayError) -> Reply:
+    return Reply(error.status, (), error.kind.encode())
+
+
+END: list[TurnEvent] = [RoundFinished("stop", None), TurnFinished("ab", "stop", None, 1, ())]
+
+
+async def test_head_and_opening_record_leave_together_and_once() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.begin()
+        await down.begin()
+        assert [message["type"] for message in rig.sent] == [
+            "http.response.start",
+            "http.response.body",
+        ]
+        assert rig.bodies == [b"<"]
+        assert down.opened
+
+
+async def test_records_may_share_a_body_message() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.begin()
+        await down.send([TextDelta("ab"), TextDelta("c")])
+        await down.finish(END)
+    assert rig.bodies == [b"<", b"abc", b">"]
+    assert not rig.sent[-1]["more_body"]
+    assert rig.tally.bytes == 5
+
+
+async def test_records_that_stand_alone_get_a_body_message_each() -> None:
+    rig = Rig(apart=True, http_version="2")
+    async with rig as down:
+        await down.begin()
+        await down.send([TextDelta("ab")])
+    assert rig.bodies == [b"<", b"a", b"b"]
+
+
+async def test_a_one_shot_answer_is_one_message_at_the_end() -> None:
+    rig = Rig(one_shot=True)
+    async with rig as down:
+        await down.begin()
+        await down.send([TextDelta("ab")])
+        assert rig.sent == []
+        assert not down.opened
+        await down.finish(END)
+    assert rig.bodies == [b"ab"]
+    assert (b"content-length", b"2") in rig.sent[0]["headers"]
+
+
+async def test_a_failure_before_anything_was_sent_is_a_status() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.refuse(UpstreamError())
+    assert rig.sent[0]["status"] == 502
+    assert rig.bodies == [b"upstream_error"]
+
+
+async def test_a_keep_alive_opens_the_stream_if_nothing_has() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.keep_alive()
+        await down.begin()
+    assert rig.bodies == [b"<", b"."]
+
+
+async def test_a_one_shot_answer_has_no_keep_alives() -> None:
+    rig = Rig(one_shot=True)
+    async with rig as down:
+        await down.keep_alive()
+    assert rig.sent == []
+
+
+async def test_the_send_clock_runs_only_while_a_write_waits() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.begin()
+        await down.send([TextDelta("a")])
+        assert rig.watch.sending_since == NEVER
