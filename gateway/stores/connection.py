@@ -66,7 +66,7 @@ def create_and_open(path: Path) -> apsw.Connection:
             except apsw.BusyError:
                 # Two processes that make the same new file a log at once are not queued by
                 # SQLite: one is told "busy" without a wait.
-                if True:
+                if time.monotonic() > until:
                     raise
                 time.sleep(_OPEN_PAUSE_S)
     except apsw.Error as error:
