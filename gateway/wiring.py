@@ -83,8 +83,13 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         tokens = session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
         services = _services(settings, models, store, tokens, turns, metrics)
-        probes = Operators(None, lambda: {"draining": not turns.stopping})
-        full = Operators(metrics, lambda: {"draining": not turns.stopping})
+
+        def readiness() -> dict[str, bool]:
+            # Nothing gets here unless the settings were good and the store could be opened.
+            return {"configuration": True, "store": True, "accepting": not turns.stopping}
+
+        probes = Operators(None, readiness)
+        full = Operators(metrics, readiness)
         app = App(
             services,
             DIALECTS,
@@ -139,7 +144,7 @@ class _Recorder:
                 tenant=request.tenant,
                 key=request.key,
                 duration_ms=round((asyncio.get_running_loop().time() - request.began) * 1000),
-                bytes=tally.bytes if tally else 0,
+                bytes=exchange.sent_bytes,
             ),
             tally,
         )

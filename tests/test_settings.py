@@ -218,7 +218,16 @@ def test_a_server_upstream_needs_its_address(protocol: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://u:hunter2@x/v1", "http://x/v1?key=hunter2", "http://", "x", "http://x:0/"]
+    "url",
+    [
+        "http://u:hunter2@x/v1",
+        "http://x/v1?key=hunter2",
+        "http://u:hunter2/v1",
+        "http://[hunter2/",
+        "http://",
+        "x",
+        "http://x:0/",
+    ],
 )
 def test_an_address_that_calls_cannot_be_appended_to_is_refused_unquoted(url: str) -> None:
     problem = only_problem({"upstreams": {"local": {"base_url": url}}})

@@ -57,6 +57,9 @@ def test_two_keys_of_the_same_name_are_refused_even_if_alike() -> None:
         ("server: *hunter2\n", 1, "quote a value that begins with *"),
         ("store: {url: !hunter2 x}\n", 1, "quote a value with a leading !"),
         ("a: \x00\n", None, "bad character"),
+        ("[" * 50_000, None, "too deeply nested"),
+        ("store: {retention_days: 2030-13-45}\n", 1, "looks like a date or number and is none"),
+        ("2030-13-45: 1\n", 1, "looks like a date or number and is none"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_without_quoting_it(

@@ -223,6 +223,9 @@ class _Connection(asyncio.StreamReaderProtocol):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        except asyncio.CancelledError:
+            self._out.abort()
+            raise
         finally:
             self._out.close()
 

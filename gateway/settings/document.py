@@ -47,6 +47,8 @@ def read_document(path: FilePath) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else None
         raise _broken(name, line, _explained(error)) from None
+    except RecursionError:
+        raise _broken(name, None, "is too deeply nested") from None
     except yaml.reader.ReaderError as error:
         raise _broken(name, None, f"is not YAML text: bad character at {error.position}") from None
 
@@ -101,8 +103,17 @@ class _Builder:
             return tuple(
                 self._value(item, (*path, str(index))) for index, item in enumerate(node.value)
             )
-        value: object = self._loader.construct_object(node)
+        value = self._scalar(node, path)
         return self._whole(node, path, value) if isinstance(value, str) else value
+
+    def _scalar(self, node: yaml.Node, path: Path) -> object:
+        try:
+            value: object = self._loader.construct_object(node)
+        except ValueError:
+            line = node.start_mark.line + 1
+            self._problem(line, path, "looks like a date or number and is none; put it in quotes")
+            return ""
+        return value
 
     def _whole(self, node: yaml.Node, path: Path, text: str) -> str:
         """JSON writes a character outside the BMP as two escapes, which YAML does not join."""
@@ -143,7 +154,7 @@ class _Builder:
         if not isinstance(key, yaml.ScalarNode):
             self._problem(line, path, "a key must be text")
             return None
-        value = self._loader.construct_object(key)
+        value = self._scalar(key, path)
         if not isinstance(value, str):
             text = f"YAML reads this key as {type(value).__name__}; put it in quotes"
             self._problem(line, (*path, key.value), text)

@@ -46,14 +46,19 @@ def _bind(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        # Its own words quote the address, and what is malformed may be a password.
+        raise ValueError("is not an address, e.g. http://127.0.0.1:9001/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http:// or https:// address, e.g. http://127.0.0.1:9001/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user or password; use api_key or extra_headers")
     if parts.query or parts.fragment:
         raise ValueError("must end with the path: a query or fragment cannot be appended to")
-    if parts.port == 0:
+    if port == 0:
         raise ValueError("port 0 cannot be connected to")
     return value.rstrip("/")
 

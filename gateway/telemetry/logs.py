@@ -45,7 +45,6 @@ _LOUD: Final[dict[str, int]] = {
 }
 
 Fields = MutableMapping[str, object]
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 @dataclass(slots=True)
@@ -74,8 +73,9 @@ class RequestLine:
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Sends all logging of this process to `stream` (standard output) as JSON lines.
 
-    `level` is debug, info, warning or error, and holds for the gateway's own lines: other
-    libraries print header fields below warning. Raises `ValueError` for another word.
+    `level` is debug, info, warning or error, and holds for the gateway's own lines. Of other
+    libraries only warnings and errors are logged: below that some print header fields, and
+    Hypercorn says a second time where it listens. Raises `ValueError` for another word.
     """
     if level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"log level {level!r} is unknown")
@@ -93,14 +93,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [_Handler()]
     root.setLevel(max(threshold, logging.WARNING))
-    hypercorn_logger().setLevel(max(threshold, logging.INFO))
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
-
-
-def hypercorn_logger() -> logging.Logger:
-    """The logger for Hypercorn's `errorlog`."""
-    return logging.getLogger("hypercorn.error")
 
 
 def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:

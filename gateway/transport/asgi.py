@@ -42,7 +42,8 @@ class Exchange:
 
     `stamp` gives the header fields that every answer carries. `gone` turns true when the client
     closed the connection or reset the stream; what is written after that goes nowhere.
-    `received_at` is the loop's time at the request's last byte.
+    `received_at` is the loop's time at the request's last byte; `sent_bytes` counts body bytes
+    handed to the server.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Exchange:
         self.cancel_when_gone = True
         self.received_at = 0.0
         self.status = 0
+        self.sent_bytes = 0
         self.stamp: Callable[[], Fields] = tuple
         self._receive = receive
         self._send = send
@@ -117,6 +119,7 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Hands one body message to the server; returns when it took it (backpressure)."""
+        self.sent_bytes += len(data)
         await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:

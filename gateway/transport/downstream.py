@@ -15,7 +15,6 @@ from gateway.grammar import Grammar
 from gateway.messages import Reply
 from gateway.ports import Encoder
 from gateway.transport.asgi import Exchange
-from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
 
 
@@ -27,7 +26,6 @@ class HttpDownstream:
         exchange: Exchange,
         encoder: Encoder,
         encode_error: Callable[[GatewayError], Reply],
-        tally: TurnTally,
     ) -> None:
         self.opened = False
         self.one_shot = encoder.one_shot
@@ -35,7 +33,6 @@ class HttpDownstream:
         self._exchange = exchange
         self._encoder = encoder
         self._encode_error = encode_error
-        self._tally = tally
         self._grammar = Grammar()
         self._yield_after_record = encoder.apart and exchange.head.http_version == "2"
         self._begun = False
@@ -77,14 +74,12 @@ class HttpDownstream:
         self.opened = True
         body = b"".join(self._encode_all(events))
         head = self._encoder.head()
-        self._tally.bytes += len(body)
         await self._clocked(self._exchange.reply(Reply(head.status, head.headers, body)))
 
     async def refuse(self, error: GatewayError) -> None:
         """Answers with the dialect's status for the error."""
         self.opened = True
         reply = self._encode_error(error)
-        self._tally.bytes += len(reply.body)
         await self._clocked(self._exchange.reply(reply))
 
     async def keep_alive(self) -> None:
@@ -114,7 +109,6 @@ class HttpDownstream:
         watch = self.watch
         watch.sending_since = self._loop.time()
         for record in records:
-            self._tally.bytes += len(record)
             await self._exchange.write(record)
             if self._yield_after_record:
                 await asyncio.sleep(0)

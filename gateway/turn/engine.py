@@ -20,25 +20,21 @@ from gateway.errors import (
     GatewayError,
     Internal,
     StoreUnavailable,
-    Truncated,
     UpstreamRateLimited,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from gateway.events import (
-    CitationFound,
     ModelEvent,
     ModelFinished,
-    ReasoningDelta,
     RoundFinished,
-    TextDelta,
-    ToolCallStarted,
     TurnFailed,
     TurnFinished,
 )
 from gateway.messages import MessageStatus, Prompt, PromptMessage
 from gateway.ports import Downstream, Model, ModelStream
 from gateway.turn.prompt import Exchange, fit
+from gateway.turn.reply import ReplyFold, generated, joined
 from gateway.turn.tally import RoundTally, TurnTally
 from gateway.turn.watch import ClientStalled, Watch
 
@@ -102,9 +98,7 @@ class Turn:
         self._keep = keep
         self._release = release
         self._loop = asyncio.get_running_loop()
-        self._parts: list[str] = []
-        self._output_left = plan.output_bytes
-        self._citations: list[CitationFound] = []
+        self._reply = ReplyFold(plan.output_bytes)
         self._kept = False
 
     async def run(self) -> None:
@@ -180,7 +174,7 @@ class Turn:
         try:
             stream = await model.call(self._prompt(model, past), headers=self._plan.headers)
             events: list[ModelEvent] = []
-            while not _generated(events):
+            while not generated(events):
                 events += await self._read(stream, entry)
         except BaseException as error:
             self._close_entry(entry, error)
@@ -224,6 +218,7 @@ class Turn:
     async def _relay(self, stream: ModelStream, events: list[ModelEvent]) -> ModelFinished:
         """Hands events on until the model has finished: the path of every token."""
         down, tally, watch, now = self._down, self._tally, self._watch, self._loop.time
+        reply = self._reply
         await down.begin()
         while True:
             finished: ModelFinished | None = None
@@ -232,38 +227,21 @@ class Turn:
                 if isinstance(last, ModelFinished):
                     finished = last
                     events.pop()
-                spoke = self._fold(events)
+                spoke = reply.take(events)
                 if len(events) > 1:
-                    events = _joined(events)
+                    events = joined(events)
                 if events:
                     await down.send(events)  # type: ignore[arg-type]  # no ModelFinished is left
                 if spoke and tally.first_delivered is None:
                     tally.first_delivered = now()
-                tally.delivered = tally.deltas
+                tally.deltas = tally.delivered = reply.deltas
                 if finished is not None:
                     return finished
             events = await stream.read()
             watch.read_at = now()
 
-    def _fold(self, events: Sequence[ModelEvent]) -> bool:
-        """Counts and remembers what is sent next; true if any of it is text to be seen."""
-        spoke = False
-        for event in events:
-            if type(event) is TextDelta:
-                spoke = True
-                self._tally.deltas += 1
-                self._output_left -= len(event.text)
-                if self._output_left < 0:
-                    raise Truncated("the reply passed output_bytes")
-                self._parts.append(event.text)
-            elif isinstance(event, CitationFound):
-                self._citations.append(event)
-            elif isinstance(event, ReasoningDelta):
-                self._tally.deltas += 1
-        return spoke
-
     async def _succeed(self, finished: ModelFinished) -> None:
-        text = "".join(self._parts)
+        text = self._reply.text
         self._watch.close_turn()
         await self._store(text, "complete")
         self._release()
@@ -277,7 +255,7 @@ class Turn:
                     finished.reason,
                     self._tally.usage,
                     self._latency_ms(),
-                    tuple(self._citations),
+                    tuple(self._reply.citations),
                 ),
             ]
         )
@@ -300,10 +278,11 @@ class Turn:
 
     async def _keep_partial(self) -> None:
         """Stores a reply that was cut short, if the client saw any of it."""
-        if self._kept or not self._parts or not self._down.opened:
+        text = self._reply.text
+        if self._kept or not text or not self._down.opened:
             return
         try:
-            await asyncio.shield(self._store("".join(self._parts), "partial"))
+            await asyncio.shield(self._store(text, "partial"))
         except GatewayError as error:
             _log.warning("partial_reply_not_stored", kind=error.kind)
 
@@ -317,30 +296,6 @@ class Turn:
 
     def _latency_ms(self) -> int:
         return round((self._loop.time() - self._tally.began) * 1000)
-
-
-def _generated(events: Sequence[ModelEvent]) -> bool:
-    return any(
-        isinstance(event, TextDelta | ReasoningDelta | ToolCallStarted | ModelFinished)
-        for event in events
-    )
-
-
-def _joined(events: list[ModelEvent]) -> list[ModelEvent]:
-    """The same events with neighbouring text deltas made one."""
-    result: list[ModelEvent] = []
-    run: list[str] = []
-    for event in events:
-        if type(event) is TextDelta:
-            run.append(event.text)
-            continue
-        if run:
-            result.append(TextDelta("".join(run)))
-            run = []
-        result.append(event)
-    if run:
-        result.append(TextDelta("".join(run)))
-    return result
 
 
 def _forget_cancellation() -> None:

@@ -55,11 +55,19 @@ class TurnTally:
 
     @property
     def usage(self) -> Usage | None:
-        """The sum over the rounds; None if there was no round or any had none."""
+        """The sum over the rounds; None if there was no round or any had none.
+
+        A call that failed before it answered anything is an attempt, not a round.
+        """
+        usages = [
+            entry.usage
+            for entry in self.rounds
+            if entry.error is None or entry.first_event is not None
+        ]
         total_in = total_out = 0
-        for entry in self.rounds:
-            if entry.usage is None:
+        for usage in usages:
+            if usage is None:
                 return None
-            total_in += entry.usage.input_tokens
-            total_out += entry.usage.output_tokens
-        return Usage(total_in, total_out) if self.rounds else None
+            total_in += usage.input_tokens
+            total_out += usage.output_tokens
+        return Usage(total_in, total_out) if usages else None

@@ -149,9 +149,7 @@ class Chat:
         tally = request.tally = TurnTally(
             facts.dialect.name, request.head.http_version, exchange.received_at
         )
-        down = HttpDownstream(
-            exchange, facts.dialect.encoder(context), facts.dialect.encode_error, tally
-        )
+        down = HttpDownstream(exchange, facts.dialect.encoder(context), facts.dialect.encode_error)
         watch = down.watch = Watch(
             turn_s=agent.turn_s,
             send_s=services.bounds.send_s,
@@ -181,6 +179,7 @@ class Chat:
         finally:
             if exchange.gone and agent.finish_when_gone:
                 tally.outcome = "client_disconnect"
+            tally.bytes = exchange.sent_bytes
             tally.ended = asyncio.get_running_loop().time()
             services.recorder.turn_ended(tally)
 

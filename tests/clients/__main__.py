@@ -9,18 +9,26 @@ the Node rows are left out and the output says so.
 """
 
 import asyncio
-import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
 
 from tests.clients import curl, node, python
 from tests.clients.table import Table
 from tests.e2e.world import open_world
 
-HERE: Final = Path(__file__).parent
+
+async def main() -> int:
+    """The exit status."""
+    table = Table("clients")
+    with tempfile.TemporaryDirectory() as directory:
+        async with open_world(Path(directory)) as world:
+            await curl.check(world, table)
+            await python.check(world, table)
+            if await node.ready(table):
+                await node.check(world, table)
+    return table.close()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -6,7 +6,6 @@ from gateway.events import RoundFinished, TextDelta, TurnEvent, TurnFinished, Tu
 from gateway.messages import Reply
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
 from gateway.transport.downstream import HttpDownstream
-from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
 
 
@@ -36,7 +35,6 @@ class Letters:
 class Rig:
     def __init__(self, *, http_version: str = "1.1", **encoder: bool) -> None:
         self.sent: list[Message] = []
-        self.tally = TurnTally("widget", http_version, 0.0)
         scope: Message = {
             "type": "http",
             "method": "POST",
@@ -65,7 +63,7 @@ class Rig:
         return [m["body"] for m in self.sent if m["type"] == "http.response.body" and m["body"]]
 
     async def _hold(self, exchange: Exchange) -> None:
-        self.down = HttpDownstream(exchange, self._encoder, _refusal, self.tally)
+        self.down = HttpDownstream(exchange, self._encoder, _refusal)
         self.watch = self.down.watch = Watch(
             turn_s=5, send_s=5, keep_alive_s=5, keep_alive=self.down.keep_alive
         )
@@ -105,7 +103,7 @@ async def test_records_may_share_a_body_message() -> None:
         await down.finish(END)
     assert rig.bodies == [b"<", b"abc", b">"]
     assert not rig.sent[-1]["more_body"]
-    assert rig.tally.bytes == 5
+    assert rig.exchange.sent_bytes == 5
 
 
 async def test_records_that_stand_alone_get_a_body_message_each() -> None:

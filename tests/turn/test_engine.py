@@ -105,6 +105,7 @@ async def test_the_next_model_is_tried_unseen_before_the_first_token(error: Gate
     assert texts(play.client.events) == ["b"]
     assert play.client.events.count(TurnStarted()) == 1
     assert [entry.upstream for entry in play.tally.rounds] == ["main", "second"]
+    assert play.tally.usage == USAGE
 
 
 async def test_no_other_model_is_tried_after_the_first_token() -> None:

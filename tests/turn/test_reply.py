@@ -1,0 +1,35 @@
+import pytest
+
+from gateway.errors import Truncated
+from gateway.events import CitationFound, ModelEvent, ReasoningDelta, TextDelta
+from gateway.turn.reply import ReplyFold, joined
+
+
+def test_text_is_folded_and_deltas_are_counted() -> None:
+    fold = ReplyFold(100)
+    assert fold.take([TextDelta("a"), ReasoningDelta("hm"), TextDelta("b")])
+    assert (fold.text, fold.deltas) == ("ab", 3)
+
+
+def test_reasoning_alone_is_nothing_to_be_seen() -> None:
+    assert not ReplyFold(100).take([ReasoningDelta("hm")])
+
+
+def test_citations_are_kept_in_order() -> None:
+    fold = ReplyFold(100)
+    cited = CitationFound("1", "https://a.example", "a", None)
+    fold.take([cited])
+    assert fold.citations == [cited]
+
+
+def test_text_over_the_bound_is_refused_and_not_kept() -> None:
+    fold = ReplyFold(3)
+    fold.take([TextDelta("abc")])
+    with pytest.raises(Truncated):
+        fold.take([TextDelta("d")])
+    assert fold.text == "abc"
+
+
+def test_only_neighbouring_text_is_joined() -> None:
+    events: list[ModelEvent] = [TextDelta("a"), TextDelta("b"), ReasoningDelta("r"), TextDelta("c")]
+    assert joined(events) == [TextDelta("ab"), ReasoningDelta("r"), TextDelta("c")]
