@@ -4,7 +4,7 @@ One connection writes and others read, each in its own thread, on a write-ahead 
 (https://www.sqlite.org/wal.html): readers never wait for the writer. With `synchronous=NORMAL` a
 killed process loses nothing that was committed, and a power cut may lose the last commits but
 never damages the file. Several processes may share the file on a local disk; that needs a SQLite
-without the WAL-reset bug, so an older one is refused (https://www.sqlite.org/wal.html section 11).
+without the WAL-reset bug (same page), so an older one is refused.
 """
 
 import os

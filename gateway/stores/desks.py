@@ -210,8 +210,8 @@ def _run_apart(connection: apsw.Connection, job: Job) -> None:
 
 
 def _roll_back(connection: apsw.Connection) -> None:
-    # After some errors SQLite has rolled back by itself (https://www.sqlite.org/lang_transaction.html
-    # section 3.1).
+    # After some errors SQLite has rolled back by itself: https://www.sqlite.org/lang_transaction.html
+    # (response to errors within a transaction).
     if connection.in_transaction:
         with contextlib.suppress(apsw.Error):
             connection.execute("ROLLBACK")

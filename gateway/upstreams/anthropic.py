@@ -138,7 +138,7 @@ class _Block:
         text = "".join(self.pieces)
         if text.strip():
             return text
-        return compact(self.input) if isinstance(self.input, dict) else "{}"
+        return text + (compact(self.input) if isinstance(self.input, dict) else "{}")
 
 
 class _Message:

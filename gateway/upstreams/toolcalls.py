@@ -73,7 +73,7 @@ class ToolCalls:
                 events.append(ToolCallDelta(call.id, rest))
             arguments = "".join(call.pieces)
             if not arguments.strip():
-                arguments = "{}"
+                arguments += "{}"  # what was already told stays its beginning
             events.append(ToolCallEnded(call.id, call.name, arguments))
 
     def _find(self, call_id: str, index: int | None, function: Mapping[str, object]) -> _Call:

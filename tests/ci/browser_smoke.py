@@ -20,6 +20,7 @@ from tests.e2e.world import open_world
 
 WORDS: Final = ("Chat ", "from ", "another ", "origin: ", "日本 ", "🧑‍🚀")
 CLOCK_S: Final = 60.0
+Report = dict[str, dict[str, object]]
 PAGE: Final = """<!doctype html><meta charset="utf-8"><title>Shop</title><p id="reply"></p>
 <script>
 const gateway = %(gateway)s, key = %(key)s;
@@ -63,9 +64,7 @@ class Page:
     """The page's server on one origin, and what the page reported."""
 
     def __init__(self) -> None:
-        self.report: asyncio.Future[dict[str, dict[str, object]]] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.report: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         self.html = ""
         self.origin = ""
 
@@ -91,7 +90,7 @@ class Page:
         return web.Response(status=204)
 
 
-async def visit(browser: str, page: Page) -> dict[str, dict[str, object]]:
+async def visit(browser: str, page: Page) -> Report:
     """Opens the page in a browser of its own and waits for the report."""
     with tempfile.TemporaryDirectory() as profile:
         process = await asyncio.create_subprocess_exec(
@@ -119,7 +118,9 @@ async def visit(browser: str, page: Page) -> dict[str, dict[str, object]]:
             await process.wait()
 
 
-def differences(seen: dict[str, dict[str, object]], stranger: dict[str, dict[str, object]]) -> list[str]:
+def differences(
+    seen: dict[str, dict[str, object]], stranger: dict[str, dict[str, object]]
+) -> list[str]:
     """What is not as it should be, in words; nothing if all is."""
     good, bad = seen["good"], seen["bad"]
     reads = good["reads"]

@@ -44,7 +44,7 @@ def _good(name: str, *deltas: str) -> Case:
 
 CASES: Final = (
     _good("plain text", "Plain ", "text, ", "in three."),
-    _good("unicode", "Ωλ ", "日本", "語 🧑‍", "🚀 مرحبا ", "e\u0301 \u2028 \\ \"", "\n\nend"),
+    _good("unicode", "Ωλ ", "日本", "語 🧑‍", "🚀 مرحبا ", 'e\u0301 \u2028 \\ "', "\n\nend"),
     Case("error before the stream", "", fault="fault"),
     Case("error in the stream", "Half a reply", fault="breaks-off"),
 )

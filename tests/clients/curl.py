@@ -43,4 +43,6 @@ async def _curl(world: World, chat: Chat, case: Case, option: str) -> tuple[Answ
         stderr=asyncio.subprocess.PIPE,
     )
     body, code = await process.communicate(request.body)
-    return Answer(int(code or b"0"), [], [body], ended=process.returncode == 0), process.returncode or 0
+    return Answer(
+        int(code or b"0"), [], [body], ended=process.returncode == 0
+    ), process.returncode or 0

@@ -26,11 +26,18 @@ def secret_of(tenant: str) -> str:
     return f"{tenant}-session-secret-{hashlib.sha256(tenant.encode()).hexdigest()[:32]}"
 
 
-def token_of(tenant: str, email: str = EMAIL, secret: str | None = None, **claims: object) -> str:
+def token_of(
+    tenant: str,
+    email: str = EMAIL,
+    *,
+    secret: str | None = None,
+    claims: Mapping[str, object] | None = None,
+) -> str:
     """A helper session token, as RFC 7519 says; a claim of None is left out."""
     now = int(time.time())
-    payload: dict[str, object] = {"email": email, "iat": now, "exp": now + 3600, "mailbox": tenant}
-    payload = {name: value for name, value in {**payload, **claims}.items() if value is not None}
+    usual = {"email": email, "iat": now, "exp": now + 3600, "mailbox": tenant}
+    both = {**usual, **(claims or {})}
+    payload = {name: value for name, value in both.items() if value is not None}
     return jwt.encode(payload, secret or secret_of(tenant), algorithm="HS256")
 
 
@@ -41,8 +48,13 @@ def upstream(base_url: str, **settings: object) -> dict[str, object]:
     return {**named, **clocks, **settings}
 
 
-def tenant(name: str, agent: str = "default", **settings: object) -> dict[str, object]:
-    """A tenant section with one key per dialect and a helper mailbox."""
+def tenant(
+    name: str,
+    agent: str = "default",
+    dialects: Mapping[str, object] | None = None,
+    **settings: object,
+) -> dict[str, object]:
+    """A tenant section with one key per dialect and a helper mailbox; `dialects` has more."""
     keys = {
         dialect: {
             "hash": "sha256:" + hashlib.sha256(key_of(name, dialect).encode()).hexdigest(),
@@ -51,13 +63,12 @@ def tenant(name: str, agent: str = "default", **settings: object) -> dict[str, o
         for dialect in DIALECTS
         if dialect != "helper"
     }
-    dialects = {"helper": {"session_secrets": [secret_of(name)]}}
     section: dict[str, object] = {
         "agent": agent,
         "cors_origins": [ORIGIN],
         "requests_per_minute": None,
         "keys": keys,
-        "dialects": dialects,
+        "dialects": {"helper": {"session_secrets": [secret_of(name)]}, **(dialects or {})},
     }
     return {**section, **settings}
 

@@ -27,7 +27,11 @@ class H1:
 
     async def send(self, request: Request) -> "H1Exchange":
         """Sends a request whole, with a declared length where it has a body."""
-        await self.write(self.head_of(request) + request.body)
+        return await self.send_bytes(self.head_of(request) + request.body)
+
+    async def send_bytes(self, data: bytes) -> "H1Exchange":
+        """Sends bytes that are a request, or the beginning of one."""
+        await self.write(data)
         return H1Exchange(self)
 
     def head_of(self, request: Request, *, declare: bool = True) -> bytes:

@@ -180,6 +180,13 @@ class GatewayProcess:
             assert time.monotonic() < end, f"{name}{labels} is {seen}, not {value}"
             await asyncio.sleep(0.05)
 
+    async def logged(self, event: str) -> None:
+        """Waits for a log line of that event."""
+        end = time.monotonic() + 10
+        while not any(entry.get("event") == event for entry in self.records):
+            assert time.monotonic() < end, f"{event} was not logged"
+            await asyncio.sleep(0.01)
+
     async def record_of(self, request_id: str) -> dict[str, object]:
         """The log line of a request, by its id; waits for it."""
         end = time.monotonic() + 10

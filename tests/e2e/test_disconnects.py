@@ -29,9 +29,7 @@ async def left_so_far(world: World, chat: Chat) -> float:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("chat", STREAMING, ids=by_id)
-async def test_a_client_that_leaves_in_the_middle(
-    world: World, chat: Chat, protocol: str
-) -> None:
+async def test_a_client_that_leaves_in_the_middle(world: World, chat: Chat, protocol: str) -> None:
     before = await left_so_far(world, chat)
     world.reply_in_two("First", " never")
     async with world.asking(chat, "Hello", protocol=protocol) as exchange:

@@ -2,10 +2,12 @@ import json
 
 import pytest
 
+from tests.e2e.faults import AFTER, BEFORE, HALF
 from tests.e2e.routes import ALL, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.test_refusals import words
 from tests.e2e.wire import Answer
-from tests.e2e.world import AFTER, BEFORE, PROTOCOLS, World, read
+from tests.e2e.world import PROTOCOLS, World, read
+from tests.upstream import Sleep, Step, openai_chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -15,7 +17,6 @@ STATUSES = {
     "upstream_rate_limited": 503,
     "upstream_unavailable": 503,
     "upstream_timeout": 504,
-    "truncated": 502,
 }
 
 
@@ -57,7 +58,8 @@ async def test_on_a_one_shot_route_every_fault_is_a_status(
     brief_world: World, chat: Chat, fault: str
 ) -> None:
     kind = brief_world.fail(fault)
-    check(chat, kind, await brief_world.ask(chat, "Hello"))
+    answer = await brief_world.ask(chat, "Hello")
+    check(chat, "upstream_error" if kind == "truncated" else kind, answer)
     await works(brief_world, chat)
 
 
@@ -76,7 +78,7 @@ async def test_a_fault_in_the_middle_is_one_terminal_record(
     assert answer.ended
     reader = read(chat, answer)
     assert reader.terminals == ["error"]
-    assert reader.text == "Half a reply"
+    assert reader.text == HALF
     assert "upstream says" not in answer.text
     await gateway.eventually("chatgw_turns_total", before + 1, **labels)
     await gateway.eventually("chatgw_turns_in_flight", 0)
@@ -92,7 +94,7 @@ async def test_half_a_reply_is_remembered(brief_world: World, chat: Chat) -> Non
     await brief_world.ask(chat, "Go on", conversation=conversation)
     assert brief_world.last_messages() == [
         ("user", "Hello"),
-        ("assistant", "Half a reply"),
+        ("assistant", HALF),
         ("user", "Go on"),
     ]
 
@@ -104,7 +106,7 @@ async def test_an_upstream_that_is_not_there(brief_world: World, chat: Chat) -> 
 
 
 async def test_a_reply_that_never_ends_is_cut(brief_world: World) -> None:
-    brief_world.endless()
+    brief_world.play(*[openai_chunk({"content": "x" * 1000})] * 1000)
     answer = await brief_world.ask(WIDGET, "Hello")
     assert answer.ended
     assert len(answer.body) < 2_000_000
@@ -116,7 +118,8 @@ async def test_a_reply_that_never_ends_is_cut(brief_world: World) -> None:
 async def test_a_reply_that_drips_is_cut_by_the_turns_own_clock(
     brief_world: World, chat: Chat
 ) -> None:
-    brief_world.drip()
+    drop: tuple[Step, ...] = (openai_chunk({"content": "x"}), Sleep(0.2))
+    brief_world.play(*drop * 100)
     answer = await brief_world.ask(chat, "Hello")
     assert answer.ended
     assert read(chat, answer).terminals == ["error"]

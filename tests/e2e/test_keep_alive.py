@@ -61,9 +61,7 @@ async def test_a_silence_in_the_middle_is_kept_alive(
 
 
 @pytest.mark.parametrize("chat", [chat for chat in ALL if chat.one_shot], ids=by_id)
-async def test_a_one_shot_route_is_silent_until_the_end(
-    restless_world: World, chat: Chat
-) -> None:
+async def test_a_one_shot_route_is_silent_until_the_end(restless_world: World, chat: Chat) -> None:
     gate = restless_world.reply_in_two("First", " second")
     asked = asyncio.create_task(restless_world.ask(chat, "Hello"))
     await asyncio.sleep(0.6)

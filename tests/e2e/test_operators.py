@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.config import EMAIL, config, key_of, secret_of, tenant, token_of, upstream
 from tests.e2e.process import GatewayProcess, clean_environment
 from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
+from tests.e2e.wire import whole
 from tests.e2e.world import PROTOCOLS, World, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -115,7 +116,9 @@ async def test_a_request_leaves_one_log_line(world: World, chat: Chat) -> None:
 
 @pytest.mark.parametrize("given", ["a b", "x" * 129, "", "a\x1b[31m", "%0a"])
 async def test_a_request_id_that_is_not_safe_is_replaced(world: World, given: str) -> None:
-    answer = await world.send(WIDGET.request("c", "x", credential="x").plus(("x-request-id", given)))
+    answer = await world.send(
+        WIDGET.request("c", "x", credential="x").plus(("x-request-id", given))
+    )
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", answer.header("x-request-id"))
     assert answer.header("x-request-id") != given
 
@@ -172,9 +175,7 @@ async def test_turns_that_run_at_the_signal_are_finished(own_world: World) -> No
 
 
 @pytest.mark.parametrize("chat", STREAMING, ids=by_id)
-async def test_turns_that_last_longer_than_the_drain_are_told(
-    own_world: World, chat: Chat
-) -> None:
+async def test_turns_that_last_longer_than_the_drain_are_told(own_world: World, chat: Chat) -> None:
     own_world.reply_in_two("First", " never")
     async with own_world.asking(chat, "Hello") as exchange:
         await exchange.part()
@@ -189,13 +190,12 @@ async def test_turns_that_last_longer_than_the_drain_are_told(
 async def test_new_turns_are_refused_while_it_drains(own_world: World) -> None:
     own_world.reply_in_two("First", " never")
     kept = await own_world.h1()
-    own_world.reply("Hello")
     helper = await own_world.conversation(HELPER)
     async with own_world.asking(WIDGET, "Hello") as exchange:
         await exchange.part()
         own_world.gateway.send(signal.SIGTERM)
         await own_world.gateway.logged("draining")
-        answer = await own_world.until_refused(kept, HELPER.request(helper, "Hello"))
+        answer = await whole(await kept.send(HELPER.request(helper, "Hello")))
         assert (answer.status, answer.json()) == (503, {"error": "Service unavailable"})
         assert int(answer.header("retry-after")) >= 1
         while await exchange.part() is not None:
@@ -204,13 +204,15 @@ async def test_new_turns_are_refused_while_it_drains(own_world: World) -> None:
     assert await own_world.gateway.wait() == 0
 
 
-def simple() -> dict[str, object]:
-    return config({"main": upstream("http://127.0.0.1:9/v1")})
+def simple(tenants: dict[str, object] | None = None) -> dict[str, object]:
+    return config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=tenants)
 
 
 async def test_without_any_key_it_does_not_start(tmp_path: Path) -> None:
     nobody = {"acme": tenant("acme", keys={}, dialects={})}
-    gateway = GatewayProcess(config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=nobody), tmp_path)
+    gateway = GatewayProcess(
+        config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=nobody), tmp_path
+    )
     with pytest.raises(AssertionError, match="did not listen"):
         await gateway.start()
     assert await gateway.wait() == 2

@@ -167,17 +167,21 @@ async def test_two_widget_headers_that_differ(world: World) -> None:
     ids=lambda claims: "-".join(map(str, *claims.items())),
 )
 async def test_a_helper_token_with_wrong_claims(world: World, claims: dict[str, object]) -> None:
-    credential = f"Bearer {token_of('acme', **claims)}"
-    check("helper", "unauthorized", await world.send(HELPER.request("c", "x", credential=credential)))
+    credential = f"Bearer {token_of('acme', claims=claims)}"
+    check(
+        "helper", "unauthorized", await world.send(HELPER.request("c", "x", credential=credential))
+    )
 
 
 async def test_a_helper_token_with_another_secret(world: World) -> None:
     credential = f"Bearer {token_of('acme', secret='x' * 40)}"
-    check("helper", "unauthorized", await world.send(HELPER.request("c", "x", credential=credential)))
+    check(
+        "helper", "unauthorized", await world.send(HELPER.request("c", "x", credential=credential))
+    )
 
 
 async def test_a_helper_token_for_a_mailbox_that_is_not_configured(world: World) -> None:
-    credential = f"Bearer {token_of('acme', mailbox='nowhere')}"
+    credential = f"Bearer {token_of('acme', claims={'mailbox': 'nowhere'})}"
     answer = await world.send(HELPER.request("c", "Hello", credential=credential))
     assert (answer.status, answer.json()) == (404, {"error": "Mailbox not found"})
 
@@ -320,7 +324,11 @@ async def test_another_method_is_told_which_one_is_right(
 
 @pytest.mark.parametrize(
     ("path", "dialect"),
-    [("/sessions/a/b/c", "hyponema"), ("/conversations/a/b", "hyperleap"), ("/api/chat/x/y/z", "helper")],
+    [
+        ("/sessions/a/b/c", "hyponema"),
+        ("/conversations/a/b", "hyperleap"),
+        ("/api/chat/x/y/z", "helper"),
+    ],
 )
 async def test_an_unknown_path_near_a_dialect_has_its_shape(
     world: World, path: str, dialect: str

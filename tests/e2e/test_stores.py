@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.routes import MAIN, STREAMING, Chat
-from tests.e2e.world import World, open_world, read
+from tests.e2e.world import open_world, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_any_line_ends_and_any_split_read_like_plain_lines(
     stream = b"".join(line + end for line, end in zip(lines, ends, strict=True))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     bounds = [0, *cuts, len(stream)]
-    chunks = [stream[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    chunks = [stream[low:high] for low, high in itertools.pairwise(bounds)]
     assert read(*chunks) == read(b"".join(line + b"\n" for line in lines))
 
 

@@ -137,6 +137,18 @@ class TestKeeping:
         async with opened(path) as again:
             assert await history(again) == expected_ids(range(3))
 
+    async def test_an_opening_that_is_cancelled_leaves_nothing_open(self, path: Path) -> None:
+        for steps in range(6):
+            opening = asyncio.create_task(SqliteStore(path, retention_days=90).open())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        async with asyncio.timeout(10):
+            while any(thread.name.startswith("store-") for thread in threading.enumerate()):
+                await asyncio.sleep(0.01)
+
     async def test_a_relative_path_stays_where_it_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -205,26 +217,28 @@ class TestCost:
             found = await long.load(KEY, create=True, messages=10)
         assert len(found.messages) == 10
 
-    async def test_a_loop_that_is_never_idle_does_not_starve_the_store(self, path: Path) -> None:
+    @pytest.mark.parametrize(("tasks", "each_s"), [(1, 0.003), (10, 0.0004), (5, 0.00005)])
+    async def test_a_loop_that_is_never_idle_does_not_starve_the_store(
+        self, path: Path, tasks: int, each_s: float
+    ) -> None:
+        busy = True
+
+        async def spin() -> None:
+            while busy:
+                until = time.perf_counter() + each_s
+                while time.perf_counter() < until:
+                    pass
+                await asyncio.sleep(0)
+
         async with opened(path) as store:
             await store.load(KEY, create=True, messages=0)
-            busy = True
-
-            async def spin() -> None:
-                while busy:
-                    until = time.perf_counter() + 0.003
-                    while time.perf_counter() < until:
-                        pass
-                    await asyncio.sleep(0)
-
-            spinning = asyncio.create_task(spin())
-            began = time.perf_counter()
-            for number in range(30):
+            spinning = [asyncio.create_task(spin()) for _ in range(tasks)]
+            for number in range(20):
                 await store.append(KEY, exchange(number))
                 await store.load(KEY, create=False, messages=10)
             busy = False
-            await spinning
-            assert time.perf_counter() - began < 5
+            await asyncio.gather(*spinning)
+            assert await history(store) == expected_ids(range(20))
 
 
 @contextlib.asynccontextmanager
@@ -490,6 +504,48 @@ class TestDisk:
         async with opened(path) as store:
             assert await history(store) == ["q1", "a1", "q3", "a3"]
         assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+    @pytest.mark.parametrize("error", [apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError])
+    async def test_after_an_error_of_the_disk_the_file_is_opened_afresh(
+        self, path: Path, error: type[apsw.Error]
+    ) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            await store.append(KEY, exchange(1))
+            for worker in (store._writer, store._reader):
+                assert worker is not None
+                seen: list[apsw.Connection] = []
+
+                def fail(connection: apsw.Connection, seen: list[apsw.Connection] = seen) -> None:
+                    seen.append(connection)
+                    raise error
+
+                with pytest.raises(StoreUnavailable):
+                    await worker.call(fail)
+                await worker.call(seen.append)
+                assert seen[0] is not seen[1]
+            await store.append(KEY, exchange(2))
+            assert await history(store) == expected_ids(range(1, 3))
+
+    async def test_a_file_that_is_gone_is_not_made_anew(self, path: Path) -> None:
+        def fail(_: apsw.Connection) -> None:
+            raise apsw.IOError
+
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            away = path.with_name("away")
+            path.rename(away)
+            for worker in (store._writer, store._reader):
+                assert worker is not None
+                with pytest.raises(StoreUnavailable):
+                    await worker.call(fail)
+            with pytest.raises(StoreUnavailable, match="cannot be opened"):
+                await store.append(KEY, exchange(1))
+            with pytest.raises(StoreUnavailable, match="cannot be opened"):
+                await store.load(KEY, create=True, messages=1)
+            away.rename(path)
+            await store.append(KEY, exchange(1))
+            assert await history(store) == ["q1", "a1"]
 
 
 class TestRefusals:

@@ -1,0 +1,52 @@
+"""Worlds, each for the tests of one module, and one for a test that stops its gateway."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.e2e.world import World, open_world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """With generous clocks."""
+    async with open_world(tmp_path_factory.mktemp("world")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def brief_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """With clocks that run out soon, and room for short replies only."""
+    clocks = {"connect_s": 0.5, "first_token_s": 0.7, "idle_s": 0.7, "total_s": 10}
+    async with open_world(
+        tmp_path_factory.mktemp("brief"),
+        clocks=clocks,
+        turn_s=3,
+        limits={"output_bytes": 200_000},
+    ) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def restless_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """With a keep-alive after every short silence."""
+    directory = tmp_path_factory.mktemp("restless")
+    async with open_world(directory, limits={"stream_keep_alive_s": 0.15}) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def small_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """With room for one turn."""
+    directory = tmp_path_factory.mktemp("small")
+    async with open_world(directory, limits={"turns_in_flight": 1}) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_world(tmp_path: Path) -> AsyncIterator[World]:
+    """One whose gateway the test may stop; it drains for a second."""
+    async with open_world(tmp_path, server={"drain_s": 1}) as opened:
+        yield opened
