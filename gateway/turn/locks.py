@@ -75,7 +75,7 @@ class _Lines:
         line = self._lines[key]
         while line:
             turn = line.popleft()
-            if not turn.cancelled():
+            if not turn.done():
                 turn.set_result(True)
                 return
         del self._lines[key]

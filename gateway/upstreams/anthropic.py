@@ -190,7 +190,10 @@ class _Message:
             if not isinstance(block, dict):
                 raise UpstreamProtocolError("content holds something else than blocks")
             self._start(index, block, events)
-            for citation in block.get("citations") or ():
+            citations = block.get("citations") or []
+            if not isinstance(citations, list):
+                raise UpstreamProtocolError("citations is no array")
+            for citation in citations:
                 self._cite(citation, events)
             self._stop(index, events)
         reason = payload.get("stop_reason")

@@ -240,12 +240,11 @@ def test_json_that_is_nested_too_deeply_is_an_error_of_the_upstream() -> None:
 
 
 def test_arguments_as_a_deep_object_are_no_fault_of_ours() -> None:
-    arguments: object = {}
-    for _ in range(400):
-        arguments = {"a": arguments}
-    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
-    events = OpenAI().decoder("").feed(openai_chunk({"tool_calls": [call]}))
-    assert [type(event) for event in events] == [ToolCallStarted, ToolCallDelta]
+    deep = '{"a":' * 400 + "{}" + "}" * 400
+    call = '{"index":0,"id":"c","function":{"name":"f","arguments":' + deep + "}}"
+    chunk = '{"choices":[{"delta":{"tool_calls":[' + call + "]}}]}"
+    events = OpenAI().decoder("").feed(sse(chunk.encode()))
+    assert events == [ToolCallStarted("c", "f"), ToolCallDelta("c", deep)]
 
 
 RETRY = Headers((("retry-after", "7"),))
@@ -357,14 +356,14 @@ def test_calls_interleaved_in_any_way_come_out_whole(
     wanted: list[dict[str, str]], style: str, data: st.DataObject
 ) -> None:
     texts = [json.dumps(arguments, ensure_ascii=False) for arguments in wanted]
-    left = {number: text for number, text in enumerate(texts)}
+    left = dict(enumerate(texts))
     begun: set[int] = set()
     stream = b""
     while left:
         # Fragments that only the order tells apart cannot be interleaved.
         order = sorted(left)[:1] if style == "used index" else sorted(left)
         number = data.draw(st.sampled_from(order))
-        size = data.draw(st.integers(0, len(left[number])))
+        size = len(left[number]) - data.draw(st.integers(0, len(left[number]) - 1))
         piece, rest = left[number][:size], left[number][size:]
         call = _fragment(style, number, piece, first=number not in begun)
         begun.add(number)
