@@ -37,6 +37,7 @@ def check(chat: Chat, kind: str, answer: Answer) -> None:
 
 async def works(world: World, chat: Chat) -> None:
     """The next turn is a good one, whatever the last one was."""
+    world.forget_replies()
     world.reply("Better now")
     answer = await world.ask(chat, "And now?")
     assert (answer.status, read(chat, answer).text) == (200, "Better now"), answer.text

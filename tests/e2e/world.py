@@ -6,6 +6,7 @@ without a reply in line is answered with a fault, so that a surplus call cannot 
 
 import asyncio
 import importlib
+import re
 import time
 import uuid
 from collections import deque
@@ -94,6 +95,8 @@ class World:
         """A fault of `faults.FAULTS`; the error kind that it has to be taken for."""
         kind, script = FAULTS[fault]
         self._line.append(script)
+        if script.framing == "raw":
+            self._line.append(script)  # on a kept connection such a call is made once more
         return kind
 
     def play(self, *steps: Step) -> None:
@@ -203,7 +206,9 @@ def _echo(seen: Seen) -> Script:
     messages = seen.json["messages"]
     assert isinstance(messages, list)
     said = f"You said: {messages[-1]['content']}"
-    return stream(*(step for event in openai_stream(said.split(" ")) for step in (event, _APART)))
+    return stream(
+        *(step for event in openai_stream(re.split("(?<= )", said)) for step in (event, _APART))
+    )
 
 
 def read(chat: Chat, seen: Answer) -> Reader:

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import apsw
-import pytest
 
 from gateway.stores.desks import Writer
 
@@ -9,11 +8,6 @@ CONVERSATION = """
 INSERT INTO conversations (tenant, dialect, id, public_id, created_at, updated_at, length)
 VALUES ('acme', 'widget', ?1, ?1, 0, 0, ?2)
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gateway.db"
 
 
 def fill(path: Path, conversations: int, length: int) -> None:

@@ -116,6 +116,43 @@ def test_noise_is_an_error_of_the_upstream(codec: Upstream, stream: bytes) -> No
         assert after(codec, head + stream)[-1].keys() == {"error"}
 
 
+MEMBERS = (
+    "choices delta message content index finish_reason tool_calls function name arguments id type"
+    " usage prompt_tokens error code refusal reasoning text thinking annotations url_citation url"
+    " content_filter_results prompt_filter_results function_call content_block partial_json input"
+    " citation citations stop_reason input_tokens output_tokens tool_use_id"
+).split()
+WORDS = (
+    "stop text text_delta thinking_delta tool_use server_tool_use web_search_tool_result"
+    " input_json_delta citations_delta message_start message_delta message_stop content_block_start"
+    " content_block_delta content_block_stop error \ud83d \0"
+).split(" ")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.floats() | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+OBJECTS = st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=6)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.provider)
+@given(bodies=st.lists(OBJECTS, max_size=5), data=st.data())
+def test_any_json_is_events_or_an_error_of_the_upstream(
+    codec: Upstream, bodies: list[dict[str, object]], data: st.DataObject
+) -> None:
+    stream = b"".join(b"data: " + json.dumps(body).encode() + b"\n\n" for body in bodies)
+    whole = json.dumps({"choices": [{"message": data.draw(OBJECTS)}], "content": data.draw(JSON)})
+    for rows in (
+        after(codec, stream),
+        decode(codec.decoder("application/json"), [whole.encode()]),
+    ):
+        # Every text has a UTF-8 form, and the last row says how it ended.
+        json.dumps(rows, ensure_ascii=False).encode()
+        assert "error" in rows[-1] or rows[-1]["event"] == "ModelFinished"
+
+
 def _finish_was_sent(provider: str, stream: bytes) -> bool:
     """Whether a reader that knows no more than lines and JSON finds the finish in the bytes."""
     text = stream.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,76 @@
+"""A SQLite store and other processes that use its file."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import apsw
+
+from gateway.messages import ConversationKey
+from gateway.stores import SqliteStore
+from tests.stores.samples import KEY, ids
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    path: Path, *, retention_days: int | None = 90, clock: Callable[[], float] = time.time
+) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, retention_days=retention_days, clock=clock)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def start(verb: str, *args: object) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.stores.processes",
+        verb,
+        *map(str, args),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+async def say(verb: str, *args: object) -> list[str]:
+    process = await start(verb, *args)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode().splitlines()
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
+
+
+@contextlib.asynccontextmanager
+async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
+    process = await start("hold", path, seconds)
+    assert await line(process) == "held"
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def history(store: SqliteStore, key: ConversationKey = KEY) -> list[str]:
+    return ids((await store.load(key, create=False, messages=100_000)).messages)
+
+
+def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = apsw.Connection(str(path))
+    try:
+        return [tuple(row) for row in connection.execute(statement)]
+    finally:
+        connection.close()

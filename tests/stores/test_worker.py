@@ -1,0 +1,134 @@
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import NotFound, StoreUnavailable
+from gateway.stores import SqliteStore
+from gateway.stores.worker import WAIT_S
+from tests.stores.rig import history, opened
+from tests.stores.samples import KEY, OTHER, exchange, expected_ids
+
+
+@contextlib.asynccontextmanager
+async def stalled(store: SqliteStore) -> AsyncIterator[threading.Event]:
+    """The writer's thread stands still until the event is set or the block ends."""
+    assert store._writer is not None
+    go_on = threading.Event()
+    stalling = asyncio.create_task(store._writer.call(lambda _: go_on.wait()))
+    await asyncio.sleep(0.05)
+    try:
+        yield go_on
+    finally:
+        go_on.set()
+        with contextlib.suppress(StoreUnavailable):
+            await stalling
+
+
+class TestGroups:
+    async def test_waiting_writes_are_one_transaction(self, path: Path) -> None:
+        commits = 0
+
+        def count() -> bool:
+            nonlocal commits
+            commits += 1
+            return False
+
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            async with stalled(store) as go_on:
+                assert store._writer is not None
+                counting = asyncio.create_task(
+                    store._writer.call(lambda connection: connection.set_commit_hook(count))
+                )
+                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(50)]
+                await asyncio.sleep(0)
+                go_on.set()
+                await asyncio.gather(counting, *writes)
+            assert commits <= 2
+            assert await history(store) == expected_ids(range(50))
+
+    async def test_a_write_that_fails_undoes_no_other(self, path: Path) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            half_bad = [*exchange(7), *exchange(8, "\ud800")]
+            async with stalled(store) as go_on:
+                writes = [
+                    asyncio.create_task(write)
+                    for write in (
+                        store.append(KEY, exchange(1)),
+                        store.append(OTHER, exchange(2)),
+                        store.append(KEY, half_bad),
+                        store.append(KEY, exchange(3)),
+                    )
+                ]
+                await asyncio.sleep(0)
+                go_on.set()
+                results = await asyncio.gather(*writes, return_exceptions=True)
+            assert [type(result) for result in results] == [
+                type(None),
+                NotFound,
+                UnicodeEncodeError,
+                type(None),
+            ]
+            assert await history(store) == ["q1", "a1", "q3", "a3"]
+
+    async def test_a_group_that_cannot_be_committed_is_tried_one_by_one(self, path: Path) -> None:
+        refusals = iter([True])
+
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            assert store._writer is not None
+            async with stalled(store) as go_on:
+                hooked = asyncio.create_task(
+                    store._writer.call(
+                        lambda connection: connection.set_commit_hook(lambda: next(refusals, False))
+                    )
+                )
+                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(5)]
+                await asyncio.sleep(0)
+                go_on.set()
+                await asyncio.gather(*writes, hooked, return_exceptions=True)
+            assert next(refusals, None) is None
+            assert await history(store) == expected_ids(range(5))
+
+    async def test_a_full_queue_refuses_at_once(self, path: Path) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            async with stalled(store) as go_on:
+                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(1024)]
+                await asyncio.sleep(0)
+                began = time.perf_counter()
+                with pytest.raises(StoreUnavailable):
+                    await store.append(KEY, exchange(5000))
+                assert time.perf_counter() - began < 0.5
+                go_on.set()
+                await asyncio.gather(*writes)
+            assert await history(store) == expected_ids(range(1024))
+
+    async def test_a_write_that_waited_too_long_is_not_done_later(self, path: Path) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            async with stalled(store):
+                began = time.perf_counter()
+                with pytest.raises(StoreUnavailable):
+                    await store.append(KEY, exchange(1))
+                assert time.perf_counter() - began < 3 * WAIT_S
+            await store.append(KEY, exchange(2))
+            assert await history(store) == ["q2", "a2"]
+
+    async def test_a_cancelled_callers_write_still_happens(self, path: Path) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            async with stalled(store):
+                write = asyncio.create_task(store.append(KEY, exchange(1)))
+                await asyncio.sleep(0)
+                write.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await write
+            await store.append(KEY, exchange(2))
+            assert await history(store) == expected_ids(range(1, 3))
