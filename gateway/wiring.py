@@ -17,7 +17,7 @@ from gateway.access.limits import RequestLimits
 from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.dialects import DIALECTS
 from gateway.messages import DialectOptions
-from gateway.neighbours.helper import HelperConversations, HelperSessions
+from gateway.neighbours.helper import HelperConversations, HelperResume, HelperSessions
 from gateway.neighbours.widget import WidgetHealth
 from gateway.ports import Authenticator, ConversationStore, Endpoint, Model, Upstream
 from gateway.settings import Settings, TenantSettings, UpstreamSettings
@@ -346,5 +346,6 @@ def _endpoints(
     return (
         HelperSessions(tokens, hosts=hosts, now=time),
         HelperConversations(tokens, store, now=time),
+        HelperResume(),
         WidgetHealth(),
     )

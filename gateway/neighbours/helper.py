@@ -167,6 +167,20 @@ class HelperConversations:
         return json_reply(200, {"conversationSlug": slug})
 
 
+class HelperResume:
+    """`GET /api/chat/{id}/stream`: an AI SDK client (5 and later) asks for a stream to resume.
+
+    There never is one: 204, which the client reads as that.
+    """
+
+    dialect = DIALECT
+    route = Route("GET", "/api/chat/{id}/stream")
+
+    async def answer(self, head: RequestHead, body: bytes) -> Reply:
+        """The whole answer."""
+        return Reply(204, (("cache-control", "no-store"),))
+
+
 def _session(token: str) -> Reply:
     return json_reply(
         200,

@@ -19,11 +19,11 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def brief_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """With clocks that run out soon, and room for short replies only."""
-    clocks = {"connect_s": 0.5, "first_token_s": 0.7, "idle_s": 0.7, "total_s": 10}
+    clocks = {"connect_s": 0.5, "first_token_s": 0.4, "idle_s": 0.4, "total_s": 10}
     async with open_world(
         tmp_path_factory.mktemp("brief"),
         clocks=clocks,
-        turn_s=3,
+        turn_s=1.5,
         limits={"output_bytes": 200_000},
     ) as opened:
         yield opened

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -172,6 +173,14 @@ class GatewayProcess:
         wanted = set(labels.items())
         samples = await self.metrics()
         return sum(v for (key, has), v in samples.items() if key == name and wanted <= has)
+
+    async def by(self, name: str, label: str) -> Counter[str]:
+        """The sums of the samples of that name, by one label."""
+        sums: Counter[str] = Counter()
+        for (key, has), value in (await self.metrics()).items():
+            if key == name:
+                sums[dict(has)[label]] += int(value)
+        return sums
 
     async def eventually(self, name: str, value: float, **labels: str) -> None:
         """Waits until the sum is `value`; fails after ten seconds with what it was."""

@@ -4,11 +4,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.config import EMAIL, config, key_of, secret_of, tenant, token_of, upstream
+from tests.e2e.config import DIALECTS, EMAIL, config, key_of, secret_of, tenant, token_of, upstream
 from tests.e2e.process import GatewayProcess, clean_environment
 from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import whole
@@ -69,32 +70,35 @@ async def test_every_family_of_the_metrics_is_there_from_the_start(world: World)
         assert all(has >= set(labels) for has in found), name
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
-async def test_a_turn_is_counted_once_with_its_tokens(
-    world: World, chat: Chat, protocol: str
-) -> None:
-    labels = {"dialect": chat.dialect, "outcome": "ok"}
-    labels["http_version"] = {"h1": "1.1", "h2": "2"}[protocol]
+async def test_every_turn_is_counted_once_with_its_tokens(world: World) -> None:
     gateway = world.gateway
-    turns = await gateway.total("chatgw_turns_total", **labels)
-    output = {"dialect": chat.dialect, "direction": "output"}
-    tokens = await gateway.total("chatgw_tokens_total", **output)
-    world.reply("Some", " words", usage=(11, 7))
-    await world.ask(chat, "Hello", protocol=protocol)
-    await gateway.eventually("chatgw_turns_total", turns + 1, **labels)
-    await gateway.eventually("chatgw_tokens_total", tokens + 7, **output)
-    assert await gateway.total("chatgw_turns_in_flight") == 0
-
-
-@pytest.mark.parametrize("chat", MAIN, ids=by_id)
-async def test_a_refusal_is_counted_as_no_turn(world: World, chat: Chat) -> None:
-    gateway = world.gateway
+    await gateway.eventually("chatgw_turns_in_flight", 0)
     turns = await gateway.total("chatgw_turns_total")
-    labels = {"dialect": chat.dialect, "kind": "unauthorized"}
-    refused = await gateway.total("chatgw_refused_total", **labels)
-    await world.send(chat.request("c", "Hello", credential="x"))
-    await gateway.eventually("chatgw_refused_total", refused + 1, **labels)
+    before = [await gateway.by("chatgw_turns_total", name) for name in ("dialect", "http_version")]
+    tokens = await gateway.by("chatgw_tokens_total", "direction")
+    for protocol in PROTOCOLS:
+        for chat in STREAMING:
+            world.reply("Some", " words", usage=(11, 7))
+            await world.ask(chat, "Hello", protocol=protocol)
+    await gateway.eventually("chatgw_turns_total", turns + 10)
+    after = [await gateway.by("chatgw_turns_total", name) for name in ("dialect", "http_version")]
+    assert after[0] - before[0] == Counter(hyponema=2, hyperleap=2, widget=2, helper=4)
+    assert after[1] - before[1] == Counter({"1.1": 5, "2": 5})
+    more = (await gateway.by("chatgw_tokens_total", "direction")) - tokens
+    assert more == Counter(input=110, output=70)
+    assert await gateway.total("chatgw_turns_total", outcome="ok") == turns + 10
+
+
+async def test_a_refusal_is_counted_as_no_turn(world: World) -> None:
+    gateway = world.gateway
+    await gateway.eventually("chatgw_turns_in_flight", 0)
+    turns = await gateway.total("chatgw_turns_total")
+    before = await gateway.by("chatgw_refused_total", "dialect")
+    for chat in MAIN:
+        await world.send(chat.request("c", "Hello", credential="x"))
+    await gateway.eventually("chatgw_refused_total", before.total() + 4)
+    after = await gateway.by("chatgw_refused_total", "dialect")
+    assert after - before == Counter(dict.fromkeys(DIALECTS, 1))
     assert await gateway.total("chatgw_turns_total") == turns
 
 

@@ -16,7 +16,13 @@ from gateway.messages import (
     Reply,
     RequestHead,
 )
-from gateway.neighbours.helper import HelperConversations, HelperSessions, random_id, random_slug
+from gateway.neighbours.helper import (
+    HelperConversations,
+    HelperResume,
+    HelperSessions,
+    random_id,
+    random_slug,
+)
 
 NOW: Final = 1_790_000_000.25
 NOW_MS: Final = 1_790_000_000_250
@@ -263,3 +269,9 @@ def test_slugs_and_ids_are_random() -> None:
     assert len({character for slug in slugs for character in slug}) == 36
     assert random_id() != random_id()
     ONE.mint("acme", now=NOW, anonymous_id=random_id())
+
+
+async def test_there_is_never_a_stream_to_resume() -> None:
+    head = RequestHead("GET", "/api/chat/abc/stream", "", Headers(), {"id": "abc"})
+    reply = await HelperResume().answer(head, b"")
+    assert (reply.status, reply.body) == (204, b"")

@@ -116,17 +116,24 @@ def test_noise_is_an_error_of_the_upstream(codec: Upstream, stream: bytes) -> No
         assert after(codec, head + stream)[-1].keys() == {"error"}
 
 
-MEMBERS = (
-    "choices delta message content index finish_reason tool_calls function name arguments id type"
-    " usage prompt_tokens error code refusal reasoning text thinking annotations url_citation url"
-    " content_filter_results prompt_filter_results function_call content_block partial_json input"
-    " citation citations stop_reason input_tokens output_tokens tool_use_id"
-).split()
-WORDS = (
-    "stop text text_delta thinking_delta tool_use server_tool_use web_search_tool_result"
-    " input_json_delta citations_delta message_start message_delta message_stop content_block_start"
-    " content_block_delta content_block_stop error \ud83d \0"
-).split(" ")
+def _vocabulary() -> tuple[list[str], list[str]]:
+    """The member names of all streams, and the words that stand where a type or a reason does."""
+    names: set[str] = set()
+    words: set[str] = set()
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names.update(name for name, _ in pairs)
+        chosen = {name: value for name, value in pairs if name in ("type", "finish_reason")}
+        words.update(value for value in chosen.values() if isinstance(value, str))
+
+    for _, case in ALL:
+        for line in case.stream.decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError):
+                json.loads(line.removeprefix("data:"), object_pairs_hook=note)
+    return sorted(names), [*sorted(words), "\ud83d", "\0"]
+
+
+MEMBERS, WORDS = _vocabulary()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 3) | st.floats() | st.sampled_from(WORDS),
     lambda inner: (
@@ -135,10 +142,20 @@ JSON = st.recursive(
     max_leaves=20,
 )
 OBJECTS = st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=6)
+TYPED = st.builds(
+    lambda kind, body: {"type": kind, "index": 0} | body, st.sampled_from(WORDS), OBJECTS
+)
+BODIES = st.one_of(
+    TYPED,
+    st.builds(lambda body, inner: {**body, "delta": inner, "content_block": inner}, TYPED, TYPED),
+    OBJECTS.map(lambda choice: {"choices": [choice]}),
+    OBJECTS.map(lambda delta: {"choices": [{"delta": delta}]}),
+    OBJECTS.map(lambda call: {"choices": [{"delta": {"tool_calls": [call]}}]}),
+)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.provider)
-@given(bodies=st.lists(OBJECTS, max_size=5), data=st.data())
+@given(bodies=st.lists(BODIES, max_size=5), data=st.data())
 def test_any_json_is_events_or_an_error_of_the_upstream(
     codec: Upstream, bodies: list[dict[str, object]], data: st.DataObject
 ) -> None:
