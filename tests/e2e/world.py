@@ -255,12 +255,12 @@ async def open_world(
 
 
 def _tenants() -> dict[str, object]:
-    """`acme` and `other` have nothing special; the rest are named after what they have."""
+    """`acme` has nothing special, `other` no origins; the rest are named after what they have."""
     reject = {"unknown_conversation": "reject"}
     strict = {name: reject for name in DIALECTS if name != "helper"}
     return {
         "acme": tenant("acme"),
-        "other": tenant("other"),
+        "other": tenant("other", cors_origins=[]),
         "strict": tenant("strict", dialects=strict),
         "patient": tenant("patient", agent="patient"),
         "cut_off": tenant("cut_off", agent="cut_off"),
