@@ -13,8 +13,6 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
 
 from gateway.settings.model import Settings
 from gateway.settings.problems import Problem
@@ -115,43 +113,19 @@ def _put(values: dict[str, object], path: Path, value: object) -> None:
         values = inner
     old = values.get(path[-1])
     if isinstance(old, dict) and isinstance(value, dict):
-        for name, item in value.items():
-            _put(old, (name,), item)
-    else:
-        values[path[-1]] = value
+        value = merged(old, value)
+    values[path[-1]] = value
 
 
-class LayerSource(PydanticBaseSettingsSource):
-    """A layer as the library's sources are."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(Settings)
-        self._layer = layer
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
-        """The field's value; it is decoded already."""
-        return self._layer.values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, object]:
-        return self._layer.values
-
-
-class Merged(PydanticBaseSettingsSource):
-    """The last source: gives nothing, and keeps what those before it came to."""
-
-    values: Mapping[str, object]
-
-    def __init__(self) -> None:
-        super().__init__(Settings)
-        self.values = {}
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
-        """Nothing."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, object]:
-        self.values = self.current_state
-        return {}
+def merged(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
+    """Both, mapping by mapping; where they differ `upper` wins, and lists replace."""
+    result = dict(lower)
+    for name, value in upper.items():
+        old = result.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value)
+        result[name] = value
+    return result
 
 
 def normalise(layer: Layer) -> None:

@@ -18,15 +18,14 @@ from gateway.settings.document import read_document
 from gateway.settings.later import unavailable
 from gateway.settings.layers import (
     Layer,
-    LayerSource,
-    Merged,
     Origin,
     environment_layer,
     flags_layer,
+    merged,
     normalise,
     origin_of,
 )
-from gateway.settings.model import LAYERS, Settings
+from gateway.settings.model import Settings
 from gateway.settings.problems import ConfigError, Fault, Problem, faults
 from gateway.settings.shape import Path
 
@@ -53,12 +52,17 @@ def load_settings(
     Raises `ConfigError` with every problem found.
     """
     layers = [_file_layer(path), environment_layer(environ), flags_layer(overrides)]
-    for layer in layers:
+    values: dict[str, object] = {}
+    origins: dict[Path, Origin] = {}
+    for number, layer in enumerate(layers):
         normalise(layer)
-    file = layers[0].values
-    file.update({key: dict(built) for key, built in _BUILT_IN.items() if not file.get(key)})
-    settings, found = _validated(layers)
-    origins = {path: at for layer in layers for path, at in layer.origins.items()}
+        values = merged(values, layer.values)
+        origins.update(layer.origins)
+        if number == 0:
+            values.update(
+                {key: dict(built) for key, built in _BUILT_IN.items() if not values.get(key)}
+            )
+    settings, found = _validated(values)
     problems = [problem for layer in layers for problem in layer.problems]
     problems += _placed(_without_repeats(found, problems), origins)
     if settings is None or problems:
@@ -93,27 +97,26 @@ def _file_layer(path: FilePath | None) -> Layer:
     return Layer(document.values, {(): Origin(str(path)), **origins}, document.problems)
 
 
-def _validated(layers: Sequence[Layer]) -> tuple[Settings | None, list[Fault]]:
+def _validated(values: Mapping[str, object]) -> tuple[Settings | None, list[Fault]]:
     """The settings if they are good, and every fault.
 
     A faulty entry is taken out and the rest tried again, so that one typing error does not hide
     what is wrong between the other settings.
     """
-    whole = Merged()
-    rest: object = {LAYERS: (*map(LayerSource, reversed(layers)), whole)}
+    found = unavailable(values)
+    known = checks.Known.from_values(values)
+    rest: object = values
     shape_faults: list[Fault] = []
-    for number in range(_PRUNE_ROUNDS):
+    for _ in range(_PRUNE_ROUNDS):
         try:
             settings = Settings.model_validate(rest)
         except ValidationError as error:
             new = faults(error)
-            if number == 0:
-                rest, shape_faults = whole.values, new
+            if rest is values:
+                shape_faults = new
             for fault in new:
                 rest = _without(rest, fault.path)
             continue
-        found = unavailable(whole.values)
-        known = checks.Known.from_values(whole.values)
         touched = [fault.path for fault in shape_faults]
         between = [
             fault
@@ -122,7 +125,7 @@ def _validated(layers: Sequence[Layer]) -> tuple[Settings | None, list[Fault]]:
         ]
         found += shape_faults + between
         return (None if found else settings), found
-    return None, unavailable(whole.values) + shape_faults
+    return None, found + shape_faults
 
 
 def _without(values: object, path: Path) -> object:

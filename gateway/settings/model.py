@@ -23,8 +23,6 @@ from pydantic import (
     StringConstraints,
 )
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
 from gateway.messages import StreamFormat, UnknownConversation
 
 DialectName = Literal["hyponema", "hyperleap", "widget", "helper"]
@@ -38,8 +36,6 @@ _BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _MIN_SECRET_BYTES: Final = 32
 _DAY_S: Final = 86_400
-# The argument that holds a load's layers, highest priority first.
-LAYERS: Final = "layers"
 
 
 def _bind(value: str) -> str:
@@ -380,7 +376,7 @@ class PriceSettings(Section):
     output: Price
 
 
-class Settings(Section, BaseSettings):
+class Settings(Section):
     """Everything that one process is told; immutable."""
 
     server: ServerSettings = ServerSettings()
@@ -393,16 +389,3 @@ class Settings(Section, BaseSettings):
     tools: Mapping[Name, ToolSettings] = {}
     guards: Mapping[Name, GuardSettings] = {}
     prices: Mapping[Text, PriceSettings] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The layers of a load, else the arguments: the process's own environment never."""
-        layers = init_settings().get(LAYERS)
-        return (init_settings,) if layers is None else tuple(layers)

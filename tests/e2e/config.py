@@ -54,7 +54,10 @@ def tenant(
     dialects: Mapping[str, object] | None = None,
     **settings: object,
 ) -> dict[str, object]:
-    """A tenant section with one key per dialect and a helper mailbox; `dialects` has more."""
+    """A tenant section with one key per dialect and a helper mailbox.
+
+    `dialects` and `settings` go over it; a setting of None takes its place in the section away.
+    """
     keys = {
         dialect: {
             "hash": "sha256:" + hashlib.sha256(key_of(name, dialect).encode()).hexdigest(),
@@ -66,11 +69,11 @@ def tenant(
     section: dict[str, object] = {
         "agent": agent,
         "cors_origins": [ORIGIN],
-        "requests_per_minute": None,
         "keys": keys,
         "dialects": {"helper": {"session_secrets": [secret_of(name)]}, **(dialects or {})},
     }
-    return {**section, **settings}
+    both = {**section, **settings}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def config(

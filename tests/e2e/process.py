@@ -83,6 +83,7 @@ class GatewayProcess:
         except TimeoutError:
             await self.kill()
         if self.public.port == 0:
+            await self.wait()
             raise AssertionError(f"the gateway did not listen: {self.records} {self.noise}")
         return self
 

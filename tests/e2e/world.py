@@ -260,7 +260,7 @@ def _tenants() -> dict[str, object]:
     strict = {name: reject for name in DIALECTS if name != "helper"}
     return {
         "acme": tenant("acme"),
-        "other": tenant("other", cors_origins=[]),
+        "other": tenant("other", cors_origins=None),
         "strict": tenant("strict", dialects=strict),
         "patient": tenant("patient", agent="patient"),
         "cut_off": tenant("cut_off", agent="cut_off"),
