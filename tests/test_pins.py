@@ -25,7 +25,6 @@ MINIMA: Final = {
     "priority": "2.0.0",
     "prometheus-client": "0.26.0",
     "pydantic": "2.14.3",
-    "pydantic-settings": "2.16.3",
     "pyjwt": "2.15.1",
     "structlog": "26.1.0",
     "uvloop": "0.23.0",
