@@ -174,9 +174,17 @@ async def _models(
         embedded = EmbeddedModel()
         stack.push_async_callback(embedded.stop)
         embedded_url = await embedded.start(progress)
+        watcher = asyncio.create_task(_report_death(embedded))
+        stack.callback(watcher.cancel)
     return {
         name: _model(name, settings.upstreams[name], session, embedded_url) for name in sorted(used)
     }
+
+
+async def _report_death(embedded: EmbeddedModel) -> None:
+    await embedded.died.wait()
+    # Turns on it are refused from now on; nobody finds out why from those alone.
+    _log.error("embedded_model_died", next="restart the gateway")
 
 
 def _model(
