@@ -26,13 +26,17 @@ if [ -z "$${python:-}" ]; then \
 fi
 endef
 
-.PHONY: help run test ci lint type fmt golden clients attack prometheus browser second-python clean
+.PHONY: help run example test ci lint type fmt golden clients attack prometheus browser \
+	second-python bench
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.runtime ## Start the gateway with a small language model on 127.0.0.1:8080.
 	@exec $(PY) -m gateway serve --config config/dev.yaml --demo $(ARGS)
+
+example: $(VENV)/.runtime ## Ask the gateway once in each dialect and show the answers' bytes.
+	@$(PY) -m tests.example
 
 test: $(VENV)/.development ## Run every test (ARGS="..." goes to pytest).
 	@$(PY) -m pytest -n 2 --dist loadfile --durations=10 $(ARGS)
@@ -48,6 +52,12 @@ type: $(VENV)/.development ## Check types.
 fmt: $(VENV)/.development ## Format the code and mend what ruff can mend.
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
+
+golden: $(VENV)/.development ## Write the golden transcripts anew; read them as a diff.
+	@$(PY) -m tests.golden
+
+bench: $(VENV)/.development ## Measure the codecs alone.
+	@$(PY) -m tests.bench.codecs
 
 clients: $(VENV)/.development ## Let real client libraries talk to a running gateway.
 	@$(PY) -m tests.clients
@@ -76,10 +86,6 @@ ci: ## All of it; Debian and npm packages are installed only when CI=true.
 	[ -z "$$failed" ] || printf 'failed:%s\n' "$$failed"; \
 	printf 'steps: %s passed, %s failed\n' "$$good" "$$bad"; \
 	[ "$$bad" -eq 0 ]
-
-clean: ## Remove the environments and every cache.
-	@rm -rf $(VENV) .venv-second .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(FIND_PYTHON); echo "== Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV)

@@ -6,6 +6,7 @@ yesterday works today. The helper token is minted anew at every start: it lives 
 
 import json
 import os
+import re
 import secrets
 import shlex
 import uuid
@@ -34,6 +35,12 @@ from gateway.settings import (
 TENANT: Final = "demo"
 _KEYED: Final[tuple[DialectName, ...]] = ("hyponema", "hyperleap", "widget")
 _CONVERSATION: Final = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
+_SECRET: Final = re.compile(r"[!-~]{32,256}")
+_SLUG: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class DemoError(Exception):
+    """The demo tenant's file cannot be kept; the text says what to do."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,33 @@ class _Kept:
     helper: str = ""
     url: str = ""
 
+    @classmethod
+    def read(cls, path: Path) -> "_Kept | None":
+        """What the file holds, None if that cannot be used."""
+        try:
+            kept = cls(**json.loads(path.read_text()))
+            secret = (kept.hyponema, kept.hyperleap, kept.widget, kept.helper_secret)
+            good = (
+                all(map(_SECRET.fullmatch, secret))
+                and _SLUG.fullmatch(kept.helper_slug)
+                and str(uuid.UUID(kept.helper_visitor)) == kept.helper_visitor
+            )
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+        return kept if good else None
+
+    @classmethod
+    def new(cls) -> "_Kept":
+        """Fresh keys."""
+        return cls(
+            hyponema=new_key("hyponema"),
+            hyperleap=new_key("hyperleap"),
+            widget=new_key("widget"),
+            helper_secret=secrets.token_urlsafe(48),
+            helper_visitor=str(uuid.uuid4()),
+            helper_slug=secrets.token_hex(10),
+        )
+
 
 class Demo:
     """The demo tenant of one working directory."""
@@ -59,19 +93,11 @@ class Demo:
 
     @classmethod
     def load(cls, path: Path) -> "Demo":
-        """The demo tenant in `path`, made if there is none (or none that can be read)."""
-        try:
-            kept = _Kept(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            kept = _Kept(
-                hyponema=new_key("hyponema"),
-                hyperleap=new_key("hyperleap"),
-                widget=new_key("widget"),
-                helper_secret=secrets.token_urlsafe(48),
-                helper_visitor=str(uuid.uuid4()),
-                helper_slug=secrets.token_hex(10),
-            )
-        demo = cls(path, kept)
+        """The demo tenant in `path`, made if there is none (or none that can be used).
+
+        Raises `DemoError`.
+        """
+        demo = cls(path, _Kept.read(path) or _Kept.new())
         demo._write()
         return demo
 
@@ -96,7 +122,10 @@ class Demo:
         tokens: SessionTokens,
         say: Callable[[str], None] = print,
     ) -> None:
-        """Mints the helper token, makes its conversation and prints a curl for each dialect."""
+        """Mints the helper token, makes its conversation and prints a curl for each dialect.
+
+        Raises `DemoError` and `StoreUnavailable`.
+        """
         kept = self._kept
         kept.url = url
         kept.helper = tokens.mint(TENANT, now=time(), anonymous_id=kept.helper_visitor)
@@ -150,11 +179,18 @@ class Demo:
         ]
 
     def _write(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(self._kept), file, indent=2)
-        fresh.replace(self._path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(fresh, flags, 0o600), "w") as file:
+                json.dump(asdict(self._kept), file, indent=2)
+            fresh.replace(self._path)
+        except OSError as error:
+            raise DemoError(
+                f"cannot write {self._path}: {error.strerror}; make {self._path.parent} a "
+                "directory that this user may write to, or start without --demo"
+            ) from error
 
 
 def _curl(dialect: str, method: str, url: str, credential: str, body: dict[str, object]) -> str:

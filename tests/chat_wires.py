@@ -11,13 +11,21 @@ HYPONEMA = (
     b'event: turn_end\ndata: {"turn_id":"t","latency_ms":842,"prompt_tokens":1,'
     b'"completion_tokens":2}\n\n'
 )
-HYPERLEAP = (
-    b'[{"choice":{"finish_reason":null,"index":0,"message":{"role":"assistant","content":""}}}'
-    b',{"choice":{"finish_reason":null,"index":0,"message":{"role":"assistant","content":"Hel"}}}'
-    b"\n"
-    b',{"choice":{"finish_reason":null,"index":0,"message":{"role":"assistant","content":"lo"}}}'
-    b',{"choice":{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":""}}}'
-    b"]"
+
+
+def _item(content: str, reason: str = "null") -> bytes:
+    return (
+        f'{{"choice":{{"finish_reason":{reason},"index":0,"message":{{"role":"assistant",'
+        f'"content":"{content}","toolCallId":null,"name":null}},"moderation_results":null}},'
+        f'"usage":null,"messageId":"m","runId":"r","citations":null}}'
+    ).encode()
+
+
+HYPERLEAP = b"".join(
+    [
+        *(b"[", _item(""), b",", _item("Hel"), b"\n,", _item("lo")),
+        *(b",", _item("", '"stop"'), b"]"),
+    ]
 )
 WIDGET = (
     b'{"type":"start","conversationId":"j97ch2kj8xm6rpct8te5w9b1fh6pc7k8"}\n'
@@ -30,7 +38,8 @@ UI = (
     b'data: {"type":"text-delta","id":"t1","delta":"Hel"}\n\n'
     b'data: {"type":"text-delta","id":"t1","delta":"lo"}\n\n'
     b'data: {"type":"text-end","id":"t1"}\n\ndata: {"type":"finish-step"}\n\n'
-    b'data: {"type":"finish"}\n\ndata: [DONE]\n\n'
+    b'data: {"type":"finish","messageMetadata":{"finishReason":"stop","latencyMs":842}}\n\n'
+    b"data: [DONE]\n\n"
 )
 DATA_STREAM = (
     b'f:{"messageId":"m1"}\n0:"Hel"\n\n0:"lo"\n'
@@ -65,7 +74,8 @@ FAILURES: Final = {
     ),
     "helper-v4": (
         DATA_STREAM[: DATA_STREAM.index(b"e:{")]
-        + b'3:"No answer"\ne:{"finishReason":"error"}\nd:{"finishReason":"error"}\n',
+        + b'3:"No answer"\ne:{"finishReason":"error","isContinued":false}\n'
+        + b'd:{"finishReason":"error"}\n',
         "No answer",
     ),
 }

@@ -20,7 +20,7 @@ from gateway.errors import GatewayError
 from gateway.events import CitationFound, TurnEvent, TurnFailed
 from gateway.messages import DialectOptions, TurnContext, Usage
 from gateway.ports import Dialect, Encoder
-from tests.readers import Reader, helper, hyperleap, hyponema, widget
+from gateway.readers import Reader, helper, hyperleap, hyponema, widget
 
 FOLDER: Final = Path(__file__).parent / "transcripts"
 REFUSAL: Final = "I can't help with that."

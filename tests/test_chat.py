@@ -270,9 +270,14 @@ def test_raw_shows_the_wires_own_bytes(wire: str) -> None:
 
 
 def test_a_reply_cannot_steer_the_terminal() -> None:
-    nasty = json.dumps({"type": "token", "token": "a\x1b[2J\x9b\x07\r\x7fb\n\tc"}).encode() + b"\n"
-    done = json.dumps({"type": "done", "message": "a\x1b[2J\x9b\x07\r\x7fb\n\tc"}).encode() + b"\n"
-    with running(scripted("widget", nasty, done)) as gateway:
+    nasty = "a\x1b[2J\x9b\x07\r\x7fb\n\tc"
+    lines = [
+        {"type": "start", "conversationId": "c"},
+        {"type": "token", "token": nasty},
+        {"type": "done", "message": nasty, "conversationId": "c"},
+    ]
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with running(scripted("widget", body)) as gateway:
         assert ask(gateway, "widget") == (0, "a[2Jb\n\tc\n")
 
 
@@ -317,6 +322,7 @@ def test_an_interrupt_stops_the_reply_and_closes_the_connection() -> None:
         request.send_header("content-type", "application/x-ndjson")
         request.end_headers()
         try:
+            request.wfile.write(b'{"type":"start","conversationId":"c"}\n')
             request.wfile.write(b'{"type":"token","token":"word "}\n')
             request.wfile.flush()
             request.connection.settimeout(20)

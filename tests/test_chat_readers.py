@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from gateway.chat import Target
@@ -60,17 +62,16 @@ def test_a_record_without_end_is_given_up(wire: str) -> None:
         wire, b'{"a":"'
     )
     reader = Target("http://x", WIRES[wire][0], "K").reader(WIRES[wire][1])
-    seen = [entry for piece in [start, *[b"x" * 65_536] * 40] for entry in reader.feed(piece)]
-    assert seen
-    assert all(isinstance(entry, Failed) for entry in seen)
+    seen = [entry for piece in [start, *[b"x" * 65_536] * 300] for entry in reader.feed(piece)]
+    assert [type(entry) for entry in seen] == [Failed]
 
 
 def test_what_a_guard_puts_in_the_replys_place_is_shown() -> None:
     guard = b'{"kind":"no_go","action":"redirect","detail":"x","replacement":"Ask us."}'
-    seen = read("hyponema", [b"event: guard\ndata: " + guard + b"\n\n"])
+    start = b'event: turn_start\ndata: {"turn_id":"t","model":"m"}\n\n'
+    seen = read("hyponema", [start + b"event: guard\ndata: " + guard + b"\n\n"])
     assert seen == [Noted("guard no_go: redirect"), Said("Ask us.")]
-    done = b'{"type":"token","token":"bad"}\n{"type":"done","message":"Ask us."}\n'
-    assert read("widget", [done])[1:] == [
+    assert read("widget", [_widget("bad", "Ask us.")])[1:] == [
         Noted("the reply is replaced by:"),
         Said("Ask us."),
         Ended(),
@@ -78,5 +79,23 @@ def test_what_a_guard_puts_in_the_replys_place_is_shown() -> None:
 
 
 def test_the_widgets_done_may_differ_in_the_space_around_it() -> None:
-    body = b'{"type":"token","token":" Hi \\n"}\n{"type":"done","message":"Hi"}\n'
-    assert read("widget", [body]) == [Said(" Hi \n"), Ended()]
+    assert read("widget", [_widget(" Hi \n", "Hi")]) == [Said(" Hi \n"), Ended()]
+
+
+def test_what_breaks_the_wires_rules_is_told_and_ends_the_reading() -> None:
+    body = _widget("Hi", "Hi")
+    seen = read("widget", [body + body, body])
+    assert seen == [
+        Said("Hi"),
+        Ended(),
+        Failed("the reply is not as documented: a line after the terminal one"),
+    ]
+
+
+def _widget(token: str, message: str) -> bytes:
+    lines = [
+        {"type": "start", "conversationId": "c"},
+        {"type": "token", "token": token},
+        {"type": "done", "message": message, "conversationId": "c"},
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()

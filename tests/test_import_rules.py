@@ -22,27 +22,40 @@ VIOLATIONS: Final = {
         ("turn/reply.py", "import secrets"),
         ("turn/tally.py", "import gateway.telemetry.metrics"),
         ("grammar.py", "import random"),
+        ("messages.py", "import structlog"),
+        ("errors.py", "import socket"),
     ),
     "dialects-are-apart": (
         ("dialects/widget.py", "from gateway.dialects import helper"),
         ("dialects/hyponema.py", "import gateway.dialects.hyperleap"),
+    ),
+    "helper-streams-are-helpers": (
+        ("dialects/widget.py", "import gateway.dialects.helper_streams"),
+    ),
+    "hyperleap-schema-is-hyperleaps": (
+        ("dialects/hyponema.py", "from gateway.dialects import hyperleap_schema"),
     ),
     "upstreams-are-apart": (("upstreams/openai.py", "import gateway.upstreams.anthropic"),),
     "framing-has-no-meaning": (
         ("framing/jsonarray.py", "from gateway.events import TextDelta"),
         ("framing/ndjson.py", "import gateway.messages"),
     ),
+    "readers-know-no-encoder": (("readers/widget.py", "import gateway.framing.ndjson"),),
     "concrete-parts-have-one-user": (
         ("turn/engine.py", "from gateway.dialects import widget"),
         ("turn/engine.py", "import gateway.stores"),
         ("web/app.py", "from gateway.upstreams import openai"),
         ("web/chat.py", "import gateway.neighbours"),
+        ("transport/client.py", "import gateway.upstreams.openai"),
+        ("telemetry/metrics.py", "from gateway.dialects import DIALECTS"),
+        ("serving/server.py", "import gateway.stores.memory"),
     ),
+    "wiring-has-few-users": (("web/app.py", "from gateway import wiring"),),
     "settings-have-few-readers": (
         ("web/app.py", "from gateway.settings import model"),
         ("turn/engine.py", "import gateway.settings.model"),
     ),
-    "nothing-imports-the-command-line": (("serving/supervisor.py", "import gateway.cli"),),
+    "nothing-imports-the-command-line": (("serving/server.py", "import gateway.cli"),),
 }
 
 

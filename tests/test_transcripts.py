@@ -16,8 +16,8 @@ from gateway.events import (
 )
 from gateway.framing.asciijson import RECORD_BYTES
 from gateway.grammar import Grammar, TurnState
+from gateway.readers import Reader
 from tests.golden import FOLDER, REFUSAL, WIRES, Wire, cases, dump, existing, load
-from tests.readers import Reader
 from tests.walks import TEXTS, turns
 
 CASES: Final = cases()

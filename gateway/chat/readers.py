@@ -1,20 +1,16 @@
-"""Bytes of an answer in, what a person should see out; one small reader per wire.
+"""Bytes of an answer in, what a person should see out.
 
-Any split of the bytes gives the same. A reader never raises for what a server sends: what it
-cannot read is a `Failed`. Sources: the vendors' documents; AI SDK, "Stream Protocols".
-
-Limit: a record has at most 1 MiB.
+The strict readers of `gateway.readers` read them; this says what their records mean to a person.
+Any split of the bytes gives the same. Nothing that a server sends raises: what breaks a rule of
+its wire is a `Failed`, and nothing is read after it.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-from gateway.errors import UpstreamProtocolError
-from gateway.framing.sse import SseReader
-
-_MAX_RECORD: Final = 1024 * 1024
+from gateway.readers import Broken, helper, hyperleap, hyponema, widget
+from gateway.readers import Reader as StrictReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class Failed:
 
 
 Seen = Said | Noted | Ended | Failed
-Document = Mapping[str, object]
+Meaning = Callable[[object], list[Seen]]
 
 
 class Reader(Protocol):
@@ -55,117 +51,43 @@ class Reader(Protocol):
         ...
 
 
-class _Documents:
-    """A reader whose records are JSON objects that `meaning` explains."""
+def reader(dialect: str, content_type: str) -> Reader:
+    """A reader for an answer of status 200 to a message in that dialect."""
+    if dialect == "hyponema":
+        return _Shown(hyponema.Reader(), _hyponema)
+    if dialect == "hyperleap":
+        return _Shown(hyperleap.ArrayReader(), _hyperleap)
+    if dialect == "widget":
+        return _Shown(widget.LineReader(), _widget())
+    if content_type.startswith("text/event-stream"):
+        return _Shown(helper.UiMessageReader(), _ui_message)
+    return _Shown(helper.DataStreamReader(), _data_stream)
 
-    def __init__(self, meaning: Callable[[str, Document], list[Seen]]) -> None:
+
+class _Shown:
+    def __init__(self, strict: StrictReader, meaning: Meaning) -> None:
+        self._strict = strict
         self._meaning = meaning
+        self._shown = 0
+        self._broken = False
 
-    def _explain(self, name: str, text: str | bytes) -> list[Seen]:
+    def feed(self, chunk: bytes) -> list[Seen]:
+        if self._broken:
+            return []
+        failure: list[Seen] = []
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return [Failed("the server sent a record that is no JSON")]
-        return self._meaning(name, document) if isinstance(document, dict) else []
+            self._strict.feed(chunk)
+        except Broken as rule:
+            self._broken = True
+            failure.append(Failed(f"the reply is not as documented: {rule}"))
+        fresh = self._strict.records[self._shown :]
+        self._shown += len(fresh)
+        return [seen for record in fresh for seen in self._meaning(record)] + failure
 
 
-class EventReader(_Documents):
-    """Server-sent events; `[DONE]` means nothing."""
-
-    def __init__(self, meaning: Callable[[str, Document], list[Seen]]) -> None:
-        super().__init__(meaning)
-        self._frames = SseReader()
-
-    def feed(self, chunk: bytes) -> list[Seen]:
-        """What `chunk` completes."""
-        try:
-            events = self._frames.feed(chunk)
-        except UpstreamProtocolError as error:
-            return [Failed(str(error))]
-        return [
-            seen
-            for name, data in events
-            if data.strip() != b"[DONE]"
-            for seen in self._explain(name, data)
-        ]
-
-
-class LineReader(_Documents):
-    """One JSON object a line; empty lines mean nothing."""
-
-    def __init__(self, meaning: Callable[[str, Document], list[Seen]]) -> None:
-        super().__init__(meaning)
-        self._lines = _Lines()
-
-    def feed(self, chunk: bytes) -> list[Seen]:
-        """What `chunk` completes."""
-        lines = self._lines.feed(chunk)
-        if lines is None:
-            return [Failed("the server sent a line without end")]
-        return [seen for line in lines for seen in self._explain("", line)]
-
-
-class ArrayReader(_Documents):
-    """The items of one JSON array, each as soon as it is whole."""
-
-    def __init__(self, meaning: Callable[[str, Document], list[Seen]]) -> None:
-        super().__init__(meaning)
-        self._rest = ""
-        self._decoder = json.JSONDecoder()
-
-    def feed(self, chunk: bytes) -> list[Seen]:
-        """What `chunk` completes."""
-        # The array is ASCII, so a chunk never ends within a character.
-        self._rest += chunk.decode("ascii", "replace")
-        found = list(self._items())
-        if len(self._rest) > _MAX_RECORD:
-            self._rest = ""
-            found.append(Failed("the server sent an item without end"))
-        return found
-
-    def _items(self) -> Iterator[Seen]:
-        while True:
-            self._rest = self._rest.lstrip("[, \t\r\n")
-            if not self._rest.startswith("{"):
-                return
-            try:
-                item, end = self._decoder.raw_decode(self._rest)
-            except (ValueError, RecursionError):
-                return  # not whole yet
-            self._rest = self._rest[end:]
-            yield from self._meaning("", item)
-
-
-class DataStreamReader:
-    """AI SDK 4's data stream: one `code:JSON` a line; empty lines mean nothing."""
-
-    def __init__(self) -> None:
-        self._lines = _Lines()
-
-    def feed(self, chunk: bytes) -> list[Seen]:
-        """What `chunk` completes."""
-        lines = self._lines.feed(chunk)
-        if lines is None:
-            return [Failed("the server sent a line without end")]
-        return [seen for line in lines for seen in _data_part(line)]
-
-
-class _Lines:
-    """Bytes in, whole lines out; None once a line passes the limit."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[bytes] | None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > _MAX_RECORD:
-            self._rest = b""
-            return None
-        return [line for line in lines if line.strip()]
-
-
-def hyponema(name: str, data: Document) -> list[Seen]:
-    """Hyponema, "Response stream": named events."""
+def _hyponema(record: object) -> list[Seen]:
+    name, value = record if isinstance(record, tuple) else ("", None)
+    data = _members(value)
     if name == "token":
         return [Said(_text(data, "text"))]
     if name == "turn_end":
@@ -181,26 +103,24 @@ def hyponema(name: str, data: Document) -> list[Seen]:
     return []
 
 
-def hyperleap(_name: str, data: Document) -> list[Seen]:
-    """Hyperleap, "Continue": items with a delta, the last with a finish reason."""
-    choice = data.get("choice")
-    if not isinstance(choice, dict):
-        return []
-    message, reason = choice.get("message"), choice.get("finish_reason")
-    seen: list[Seen] = []
-    if isinstance(message, dict) and _text(message, "content"):
-        seen.append(Said(_text(message, "content")))
+def _hyperleap(record: object) -> list[Seen]:
+    choice = _members(_members(record).get("choice"))
+    message, reason = _members(choice.get("message")), choice.get("finish_reason")
+    if _text(message, "role") == "tool":
+        return [Noted(f"tool {_text(message, 'name')} returned")]
+    seen: list[Seen] = [Said(text)] if (text := _text(message, "content")) else []
     if reason is not None:
         seen.append(Failed("the reply failed") if reason == "error" else Ended())
     return seen
 
 
-def widget() -> Callable[[str, Document], list[Seen]]:
-    """The widget page, "Stream events". `done` repeats the reply, or has what replaced it."""
+def _widget() -> Meaning:
+    """`done` repeats the reply, or has what replaced it."""
     shown: list[str] = []
 
-    def meaning(_name: str, data: Document) -> list[Seen]:
-        kind = data.get("type")
+    def meaning(record: object) -> list[Seen]:
+        data = _members(record)
+        kind = _text(data, "type")
         if kind == "token":
             shown.append(_text(data, "token"))
             return [Said(shown[-1])]
@@ -216,9 +136,9 @@ def widget() -> Callable[[str, Document], list[Seen]]:
     return meaning
 
 
-def ui_message(_name: str, data: Document) -> list[Seen]:
-    """AI SDK 5 and later, the UI message stream."""
-    kind = data.get("type")
+def _ui_message(record: object) -> list[Seen]:
+    data = _members(record)
+    kind = _text(data, "type")
     if kind == "text-delta":
         return [Said(_text(data, "delta"))]
     if kind == "finish":
@@ -230,24 +150,25 @@ def ui_message(_name: str, data: Document) -> list[Seen]:
     return []
 
 
-def _data_part(line: bytes) -> list[Seen]:
-    code, _, rest = line.partition(b":")
-    try:
-        value = json.loads(rest)
-    except (ValueError, RecursionError):
-        return [Failed("the server sent a line that is no part of a data stream")]
-    if code == b"0":
+def _data_stream(record: object) -> list[Seen]:
+    code, value = record if isinstance(record, tuple) else ("", None)
+    data = _members(value)
+    if code == "0":
         return [Said(str(value))]
-    if code == b"3":
+    if code == "3":
         return [Failed(str(value))]
-    if code == b"9" and isinstance(value, dict):
-        return [Noted(f"tool {_text(value, 'toolName')} called")]
-    if code == b"d" and isinstance(value, dict):
-        # An error's own line comes before this one.
-        return [] if value.get("finishReason") == "error" else [Ended()]
+    if code == "9":
+        return [Noted(f"tool {_text(data, 'toolName')} called")]
+    if code == "d":
+        # An error's own part comes before this one.
+        return [] if data.get("finishReason") == "error" else [Ended()]
     return []
 
 
-def _text(data: Document, name: str) -> str:
+def _members(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(data: Mapping[str, object], name: str) -> str:
     value = data.get(name)
     return value if isinstance(value, str) else ""

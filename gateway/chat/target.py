@@ -69,15 +69,7 @@ class Target:
 
     def reader(self, content_type: str) -> readers.Reader:
         """A reader for the answer to a message."""
-        if self.dialect == "hyponema":
-            return readers.EventReader(readers.hyponema)
-        if self.dialect == "hyperleap":
-            return readers.ArrayReader(readers.hyperleap)
-        if self.dialect == "widget":
-            return readers.LineReader(readers.widget())
-        if content_type.startswith("text/event-stream"):
-            return readers.EventReader(readers.ui_message)
-        return readers.DataStreamReader()
+        return readers.reader(self.dialect, content_type)
 
     def _request(self, method: str, path: str, body: object) -> Request:
         credential = {

@@ -21,10 +21,11 @@ class ListenError(Exception):
     """A socket cannot be bound; the message says which and what to do."""
 
 
-def listen(bind: str) -> socket.socket:
+def listen(bind: str, *, unread_s: float) -> socket.socket:
     """A listening TCP socket for `HOST:PORT` or `[IPV6]:PORT`; port 0 takes a free one.
 
-    Connections queue in the kernel from now on, before anybody accepts them.
+    Connections queue in the kernel from now on, before anybody accepts them. One whose peer takes
+    nothing of what was sent for `unread_s` is broken off by the kernel (Linux only).
     """
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
@@ -35,13 +36,18 @@ def listen(bind: str) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Accepted connections inherit it. A server that closes one waits until the peer
+                # has read everything, and a peer that reads nothing would keep it for ever.
+                wait_ms = round(unread_s * 1000)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait_ms)
             sock.bind(address)
             sock.listen(_BACKLOG)
         except BaseException:
             sock.close()
             raise
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such host name"
         raise ListenError(
             f"cannot listen on {bind}: {reason}; stop what uses it or choose another bind"
         ) from error

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from gateway import wiring
-from gateway.demo import Demo
+from gateway.demo import Demo, DemoError
 from gateway.errors import GatewayError
 from gateway.serving.listeners import ListenError, address, listen, serve
 from gateway.settings import Settings, has_credentials
@@ -30,7 +30,11 @@ _DEMO_FILE: Final = Path("var/demo.json")
 
 def run(settings: Settings, *, demo: bool) -> int:
     """Serves until SIGINT or SIGTERM; the process's exit code."""
-    shown = Demo.load(_DEMO_FILE) if demo else None
+    try:
+        shown = Demo.load(_DEMO_FILE) if demo else None
+    except DemoError as error:
+        _say(f"gateway: {error}")
+        return 1
     if shown is not None:
         settings = shown.applied_to(settings)
     if not has_credentials(settings) and not settings.server.allow_no_keys:
@@ -43,7 +47,7 @@ def run(settings: Settings, *, demo: bool) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_Server(settings, shown).run())
-    except (ListenError, GatewayError, wiring.StartError) as error:
+    except (ListenError, DemoError, GatewayError, wiring.StartError) as error:
         _say(f"gateway: {error}")
         return 1
     except KeyboardInterrupt:
@@ -64,8 +68,8 @@ class _Server:
     async def run(self) -> int:
         self._signals.install()
         async with AsyncExitStack() as stack:
-            public = [_listen(stack, bind) for bind in self._settings.server.bind]
-            admin = _listen(stack, self._settings.admin.bind)
+            public = [self._listen(stack, bind) for bind in self._settings.server.bind]
+            admin = self._listen(stack, self._settings.admin.bind)
             built = await self._unless_signalled(
                 stack.enter_async_context(wiring.build(self._settings, progress=_say))
             )
@@ -81,6 +85,12 @@ class _Server:
             await self._drain(built)
         _log.info("stopped")
         return 0
+
+    def _listen(self, stack: AsyncExitStack, bind: str) -> socket:
+        # Later than the turn's own clock for a client that takes nothing.
+        sock = listen(bind, unread_s=2 * self._settings.limits.send_s)
+        stack.callback(sock.close)
+        return sock
 
     async def _unless_signalled(
         self, starting: Coroutine[None, None, wiring.Built]
@@ -133,7 +143,6 @@ class _Signals:
         self.first = asyncio.Event()
         self.again = asyncio.Event()
         self.interrupted = False
-        self.failure: BaseException | None = None
 
     def install(self) -> None:
         loop = asyncio.get_running_loop()
@@ -151,12 +160,6 @@ class _Signals:
             self.again.set()
         self.interrupted = self.interrupted or interrupt
         self.first.set()
-
-
-def _listen(stack: AsyncExitStack, bind: str) -> socket:
-    sock = listen(bind)
-    stack.callback(sock.close)
-    return sock
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

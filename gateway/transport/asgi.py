@@ -67,6 +67,10 @@ class Exchange:
         self._arrived = asyncio.Event()
         self._uploaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[object] | None = None
+        self._interrupted = False
+        self._ending = False
+        self._farewell: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     async def run(self, serve: Callable[["Exchange"], Awaitable[None]]) -> None:
@@ -84,6 +88,8 @@ class Exchange:
                 raise
         finally:
             pump.cancel()
+            if self._farewell is not None:
+                self._farewell.cancel()
 
     async def body(self) -> bytes:
         """The whole request body.
@@ -119,7 +125,8 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Hands one body message to the server; returns when it took it (backpressure)."""
-        self.sent_bytes += len(data)
+        if not self.gone:
+            self.sent_bytes += len(data)
         await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
@@ -130,6 +137,7 @@ class Exchange:
                     await self._uploaded.wait()
             except TimeoutError:
                 pass
+        self._ending = True
         await self._put({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def reply(self, reply: Reply) -> None:
@@ -143,8 +151,21 @@ class Exchange:
         await self.end()
 
     async def _put(self, message: Message) -> None:
-        if not self.gone:
+        if self.gone:
+            return
+        self._sender = asyncio.current_task()
+        try:
             await self._send(message)
+        except asyncio.CancelledError:
+            # Only the wait for a client that has gone was to end, unless something else came too.
+            if not self._interrupted or self._sender is None or self._sender.uncancel():
+                raise
+        except OSError:
+            # Hypercorn knows a connection that was reset, and not one that the kernel gave up.
+            self._sender = None
+            self._give_up()
+        finally:
+            self._sender = None
 
     async def _pump(self) -> None:
         while True:
@@ -170,11 +191,23 @@ class Exchange:
             self._arrived.set()
 
     def _client_gone(self) -> None:
-        self.gone = True
         self._uploaded.set()
         self._arrived.set()
-        if self.cancel_when_gone and self._task is not None:
+        if self._ending:
+            # Every answer that has ended is followed by this message, so it is no reason to cut
+            # the last one off; yet its send may be waiting for a client that has gone.
+            self._farewell = self._loop.call_later(_LINGER_S, self._give_up)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.gone = True
+        if self._task is not None and (self.cancel_when_gone or self._ending):
             self._task.cancel()
+        elif self._sender is not None:
+            # A server's `send` may wait for ever for a client that has gone.
+            self._interrupted = True
+            self._sender.cancel()
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:

@@ -269,11 +269,10 @@ class HttpStream:
         if self._closed:
             return
         self._settle()
-        if not self._finished:
+        if self._finished and self._lost is not None and self._content.exception() is None:
+            _linger(self._response, self._lost)
+        else:
             _abort(self._response)
-        elif not self._response.closed:
-            # The end of the answer releases the connection by itself, if it comes in time.
-            asyncio.get_running_loop().call_later(_LINGER_S, _abort, self._response)
 
     async def _next(self) -> list[ModelEvent]:
         # An error that was found behind the last events is told before any more is waited for.
@@ -326,6 +325,20 @@ def _connection_lost(response: aiohttp.ClientResponse) -> "asyncio.Future[None] 
 def _look(lost: "asyncio.Future[None]") -> None:
     if not lost.cancelled():
         lost.exception()
+
+
+def _linger(response: aiohttp.ClientResponse, lost: "asyncio.Future[None]") -> None:
+    """Lets the end of the answer come and give its connection back, for a short time."""
+
+    def over(_: object = None) -> None:
+        timer.cancel()
+        lost.remove_done_callback(over)
+        _abort(response)
+
+    if response.closed:
+        return
+    timer = asyncio.get_running_loop().call_later(_LINGER_S, over)
+    lost.add_done_callback(over)
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:

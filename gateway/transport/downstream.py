@@ -36,6 +36,7 @@ class HttpDownstream:
         self._grammar = Grammar()
         self._yield_after_record = encoder.apart and exchange.head.http_version == "2"
         self._begun = False
+        self._ending = False
         self._keep_alive_done: asyncio.Event | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -54,18 +55,19 @@ class HttpDownstream:
 
     async def send(self, events: Sequence[TurnEvent]) -> None:
         """Encodes the events and hands their records to the server."""
+        if self._keep_alive_done is not None:
+            await self._keep_alive_done.wait()
         if len(events) == 1:
             event = events[0]
             self._grammar.advance(event)
             records = self._encoder.encode(event)
         else:
             records = self._encode_all(events)
-        if self._keep_alive_done is not None:
-            await self._keep_alive_done.wait()
         await self._put(records)
 
     async def finish(self, events: Sequence[TurnEvent]) -> None:
         """Sends the last events and ends the stream."""
+        self._ending = True
         await self.begin()
         if not self.one_shot:
             await self.send(events)
@@ -78,13 +80,18 @@ class HttpDownstream:
 
     async def refuse(self, error: GatewayError) -> None:
         """Answers with the dialect's status for the error."""
-        self.opened = True
+        self.opened = self._ending = True
         reply = self._encode_error(error)
         await self._clocked(self._exchange.reply(reply))
 
     async def keep_alive(self) -> None:
-        """Fills a silence, with the head and the opening record before it if none went yet."""
-        if self.one_shot or self._exchange.gone:
+        """Fills a silence, with the head and the opening record before it if none went yet.
+
+        Does nothing if the silence has ended meanwhile.
+        """
+        if self.one_shot or self._exchange.gone or self._ending:
+            return
+        if self.watch.sending_since != NEVER:
             return
         self._keep_alive_done = done = asyncio.Event()
         try:
@@ -108,15 +115,19 @@ class HttpDownstream:
             records = (b"".join(records),)
         watch = self.watch
         watch.sending_since = self._loop.time()
-        for record in records:
-            await self._exchange.write(record)
-            if self._yield_after_record:
-                await asyncio.sleep(0)
-        watch.sending_since = NEVER
+        try:
+            for record in records:
+                await self._exchange.write(record)
+                if self._yield_after_record:
+                    await asyncio.sleep(0)
+        finally:
+            watch.sending_since = NEVER
         watch.wrote_at = self._loop.time()
 
     async def _clocked(self, sending: Coroutine[None, None, None]) -> None:
         self.watch.sending_since = self._loop.time()
-        await sending
-        self.watch.sending_since = NEVER
+        try:
+            await sending
+        finally:
+            self.watch.sending_since = NEVER
         self.watch.wrote_at = self._loop.time()

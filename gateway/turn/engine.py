@@ -106,18 +106,19 @@ class Turn:
         try:
             await self._generate()
         except GatewayError as error:
-            await self._fail(error)
+            await self._end_badly(error)
         except asyncio.CancelledError:
             fault = self._watch.fault
             if fault is None:
+                self._watch.stop()
                 self._tally.outcome = "client_disconnect"
                 await self._keep_partial()
                 raise
             _forget_cancellation()
-            await self._fail(fault)
+            await self._end_badly(fault)
         except Exception:  # noqa: BLE001 - a fault of ours must still end the client's stream
             _log.exception("turn_fault")
-            await self._fail(Internal())
+            await self._end_badly(Internal())
         finally:
             self._watch.stop()
             self._release()
@@ -260,13 +261,24 @@ class Turn:
             ]
         )
 
+    async def _end_badly(self, error: GatewayError) -> None:
+        """`_fail`, which may itself find a client that takes nothing."""
+        try:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            if not isinstance(self._watch.fault, ClientStalled):
+                raise
+            _forget_cancellation()
+        except Exception:  # noqa: BLE001 - the turn is over and counted; nothing more can be told
+            _log.exception("turn_fault")
+
     async def _fail(self, error: GatewayError) -> None:
-        if self._tally.outcome == "ok":
-            # The terminal record was on its way: a second one would be one too many.
-            self._tally.outcome = "client_disconnect"
-            return
+        # Once the terminal record is on its way a second one would be one too many.
+        ended = self._tally.outcome == "ok"
         self._watch.close_turn()
         self._tally.outcome = "client_disconnect" if isinstance(error, Cancelled) else error.kind
+        if ended:
+            return
         await self._keep_partial()
         self._release()
         if isinstance(error, ClientStalled):
@@ -282,12 +294,23 @@ class Turn:
         if self._kept or not text or not self._down.opened:
             return
         try:
-            await asyncio.shield(self._store(text, "partial"))
+            await self._store(text, "partial")
         except GatewayError as error:
             _log.warning("partial_reply_not_stored", kind=error.kind)
 
     async def _store(self, text: str, status: MessageStatus) -> None:
+        """Stores the exchange; a cancellation waits, so that whoever comes next finds it."""
         self._kept = True
+        storing = self._loop.create_task(self._keep_in_time(text, status))
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            await asyncio.wait([storing])
+            if not storing.cancelled() and storing.exception() is not None:
+                _log.warning("reply_not_stored")
+            raise
+
+    async def _keep_in_time(self, text: str, status: MessageStatus) -> None:
         try:
             async with asyncio.timeout(_STORE_S):
                 await self._keep(text, status)

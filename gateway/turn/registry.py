@@ -19,6 +19,7 @@ class RunningTurns:
         self.stopping = False
         self._limit = limit
         self._refusing = False
+        self._over = False
         self._places = 0
         self._stops: set[Stop] = set()
         self._empty = asyncio.Event()
@@ -45,6 +46,11 @@ class RunningTurns:
             if not self._places:
                 self._empty.set()
 
+    def check(self) -> None:
+        """Raises `Draining` once running turns are told to end: none may begin any more."""
+        if self._over:
+            raise Draining("this worker has stopped")
+
     @contextmanager
     def running(self, stop: Stop) -> Iterator[None]:
         """Lets `drain` end the turn with `stop(fault)`."""
@@ -66,6 +72,7 @@ class RunningTurns:
         self.stopping = self._refusing = True
         if await self._emptied(drain_s):
             return True
+        self._over = True
         for stop in tuple(self._stops):
             stop(Drained("the worker stopped"))
         return await self._emptied(settle_s)

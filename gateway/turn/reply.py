@@ -33,22 +33,22 @@ class ReplyFold:
     def take(self, events: Sequence[ModelEvent]) -> bool:
         """Adds events that are about to be sent; true if any of them is text to be seen.
 
-        Raises `Truncated` before it adds the delta that would pass the bound.
+        Raises `Truncated` if their text would pass the bound, and then adds none of it.
         """
-        spoke = False
+        parts: list[str] = []
         for event in events:
             if type(event) is TextDelta:
-                spoke = True
                 self.deltas += 1
                 self._left -= len(event.text)
                 if self._left < 0:
                     raise Truncated("the reply passed output_bytes")
-                self._parts.append(event.text)
+                parts.append(event.text)
             elif isinstance(event, CitationFound):
                 self.citations.append(event)
             elif isinstance(event, ReasoningDelta):
                 self.deltas += 1
-        return spoke
+        self._parts += parts
+        return bool(parts)
 
 
 def generated(events: Sequence[ModelEvent]) -> bool:

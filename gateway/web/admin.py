@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from gateway.messages import Reply
 from gateway.replies import json_reply
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message, Receive, Send
 from gateway.web.app import OperatorRoutes, answer_lifespan
+from gateway.web.request import request_id
 
+_log: Final = structlog.get_logger("gateway.web")
 _LIMITS: Final = ExchangeLimits(body_bytes=1024, body_s=5)
 _SEND_S: Final = 10.0
 
@@ -31,10 +35,15 @@ class AdminApp:
 
     async def _serve(self, exchange: Exchange) -> None:
         head = exchange.head
-        exchange.stamp = lambda: (("x-request-id", self._new_request_id()),)
-        reply = await self._operators.answer(
-            head.method, head.path, head.query, head.headers.get("accept")
-        )
+        stamp = (("x-request-id", request_id(head, self._new_request_id)),)
+        exchange.stamp = lambda: stamp
+        try:
+            reply = await self._operators.answer(
+                head.method, head.path, head.query, head.headers.get("accept")
+            )
+        except Exception:  # noqa: BLE001 - whatever it was, the operator gets an answer
+            _log.exception("request_fault")
+            reply = _FAULT
         try:
             async with asyncio.timeout(_SEND_S):
                 await exchange.reply(reply or _NOT_FOUND)
@@ -43,3 +52,4 @@ class AdminApp:
 
 
 _NOT_FOUND: Final[Reply] = json_reply(404, {"error": "Not found"})
+_FAULT: Final[Reply] = json_reply(500, {"error": "Internal server error"})

@@ -5,7 +5,6 @@ of the dialect whose route it asked for; a path that no dialect is near to gets 
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,11 +26,10 @@ from gateway.transport.asgi import (
     header_bytes,
 )
 from gateway.web.chat import Chat, Services, trace_id
-from gateway.web.request import Request
+from gateway.web.request import Request, request_id
 from gateway.web.routing import Match, Router
 
 _log: Final = structlog.get_logger("gateway.web")
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TARGET_BYTES: Final = 8192
 _HEADER_FIELDS: Final = 100
 _HEADER_BYTES: Final = 16_384
@@ -105,7 +103,7 @@ class App:
         except GatewayError as error:
             await self._refuse(request, error)
         except asyncio.CancelledError:
-            if request.tally is None:
+            if not request.quiet:
                 self._count_refusal(request, "cancelled")
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the client gets an answer
@@ -117,11 +115,9 @@ class App:
 
     def _request(self, exchange: Exchange) -> Request:
         head = exchange.head
-        given = head.headers.get("x-request-id")
-        request_id = given if _REQUEST_ID.fullmatch(given) else self._new_request_id()
         trace = trace_id(head.headers.get("traceparent"), fallback=self._new_request_id())
         began = asyncio.get_running_loop().time()
-        return Request(exchange, head, request_id, trace, began=began)
+        return Request(exchange, head, request_id(head, self._new_request_id), trace, began=began)
 
     async def _dispatch(self, request: Request) -> None:
         head = request.head
@@ -161,11 +157,11 @@ class App:
 
     def _stamp(self, request: Request) -> Fields:
         """The fields of every answer: its id, and CORS for the tenant's origins once known."""
-        request_id = (("x-request-id", request.request_id),)
+        stamp = (("x-request-id", request.request_id),)
         if request.template is None or request.dialect is None or request.head.method == "OPTIONS":
-            return request_id
+            return stamp
         origin = request.head.headers.get("origin")
-        return request_id + self._services.cors.headers(request.dialect, request.tenant, origin)
+        return stamp + self._services.cors.headers(request.dialect, request.tenant, origin)
 
     async def _refuse(self, request: Request, error: GatewayError) -> None:
         self._count_refusal(request, error.kind)
@@ -176,6 +172,8 @@ class App:
         await self._send(request, reply)
 
     def _count_refusal(self, request: Request, kind: str) -> None:
+        if request.tally is not None:
+            return  # it was admitted, and counted as a turn
         request.refused = kind
         self._recorder.refused(request.dialect or "other", kind)
 
@@ -201,6 +199,10 @@ def _check_head(head: RequestHead) -> None:
     if len(head.path) + len(head.query) > _TARGET_BYTES:
         raise HttpError(414, f"the request target is over {_TARGET_BYTES} bytes")
     fields = list(head.headers)
+    if "content-length" in head.headers and "transfer-encoding" in head.headers:
+        # A proxy in front may have taken the one for the body's length and we the other, so what
+        # follows on this connection may be another client's (RFC 9112 section 6.1).
+        raise HttpError(400, "two lengths for one body", {"connection": "close"})
     if len(fields) > _HEADER_FIELDS or header_bytes(fields) > _HEADER_BYTES:
         raise HttpError(431, "too many header fields or bytes")
 

@@ -109,6 +109,7 @@ class Chat:
                 )
                 if conversation.owner is not None and conversation.owner != principal.identity:
                     raise NotOwner("the token's identity does not own the conversation")
+                services.turns.check()
                 turn = _TurnFacts(request, dialect, agent, options, chat, conversation, hold)
                 await self._run(turn)
 
@@ -146,8 +147,13 @@ class Chat:
         services, request, agent = self._services, facts.request, facts.agent
         exchange = request.exchange
         context = self._context(facts)
-        tally = request.tally = TurnTally(
-            facts.dialect.name, request.head.http_version, exchange.received_at
+        tally = TurnTally(facts.dialect.name, request.head.http_version, exchange.received_at)
+        plan = TurnPlan(
+            agent=agent,
+            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
+            newest=PromptMessage(facts.chat.role, facts.chat.text),
+            headers=_forwarded(request),
+            output_bytes=services.bounds.output_bytes,
         )
         down = HttpDownstream(exchange, facts.dialect.encoder(context), facts.dialect.encode_error)
         watch = down.watch = Watch(
@@ -157,13 +163,6 @@ class Chat:
             keep_alive=down.keep_alive,
         )
         exchange.cancel_when_gone = not agent.finish_when_gone
-        plan = TurnPlan(
-            agent=agent,
-            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
-            newest=PromptMessage(facts.chat.role, facts.chat.text),
-            headers=_forwarded(request),
-            output_bytes=services.bounds.output_bytes,
-        )
         turn = Turn(
             plan,
             down,
@@ -172,6 +171,7 @@ class Chat:
             keep=self._keeper(facts, context.message_id),
             release=facts.hold.release,
         )
+        request.tally = tally
         services.recorder.turn_began(facts.dialect.name)
         try:
             with services.turns.running(watch.stop_turn):

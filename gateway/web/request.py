@@ -1,10 +1,15 @@
 """One request on its way through the application: what its log line and its answer need."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.messages import RequestHead
 from gateway.transport.asgi import Exchange
 from gateway.turn.tally import TurnTally
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -27,3 +32,9 @@ class Request:
     quiet: bool = False
     tally: TurnTally | None = None
     began: float = field(default=0.0)
+
+
+def request_id(head: RequestHead, new_id: Callable[[], str]) -> str:
+    """The id that the client gave the request, if it is a safe one, else a new one."""
+    given = head.headers.get("x-request-id")
+    return given if _REQUEST_ID.fullmatch(given) else new_id()

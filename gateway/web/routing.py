@@ -1,7 +1,8 @@
 """Finds the route of a request.
 
 Paths are compared segment by segment before percent-decoding, so an encoded slash stays inside
-its segment; a parameter takes exactly one segment.
+its segment; a parameter takes exactly one segment. Where GET is taken, HEAD is (RFC 9110 section
+9.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,10 @@ class Router(Generic[T]):
 def _found(
     template: str, params: Mapping[str, str], methods: Mapping[str, tuple[str, T]], method: str
 ) -> Match[T]:
-    allowed = tuple(sorted({*methods, "OPTIONS"}))
+    implied = {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
+    allowed = tuple(sorted({*methods, *implied}))
+    if method == "HEAD" and method not in methods:
+        method = "GET"
     owner, target = methods.get(method, (next(iter(methods.values()))[0], None))
     return Match(template, params, allowed, target, owner)
 

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.ci.table import Table
 from tests.clients import curl, node, python
-from tests.clients.table import Table
 from tests.e2e.world import open_world
 
 

@@ -31,7 +31,8 @@ class Case:
         return (answer.status, reader.text, reader.terminals) == (200, self.text, [terminal])
 
     def prepare(self, world: World) -> None:
-        """Lines the upstream's next reply up."""
+        """Lines the upstream's next reply up, in place of any other."""
+        world.forget_replies()
         if self.fault is not None:
             world.fail(self.fault)
         else:

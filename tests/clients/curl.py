@@ -4,8 +4,8 @@ import asyncio
 import shutil
 from typing import Final
 
+from tests.ci.table import Table
 from tests.clients.cases import CASES, Case
-from tests.clients.table import Table
 from tests.e2e.routes import STREAMING, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import World

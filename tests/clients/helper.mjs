@@ -7,14 +7,15 @@ import { HelperClient } from "@helperai/client";
 import { generateHelperAuth } from "@helperai/client/auth";
 
 const { GATEWAY_URL, HELPER_SECRET, HELPER_EMAIL } = process.env;
-const seen = { text: "", id: null, reason: null, usage: null, error: null, stored: [] };
+const seen = { text: "", id: null, reason: null, usage: null, error: null };
 
 const auth = generateHelperAuth({ email: HELPER_EMAIL, hmacSecret: HELPER_SECRET });
 const client = new HelperClient({ host: GATEWAY_URL, ...auth });
 const { conversationSlug } = await client.conversations.create({ subject: "Question" });
+// What the client would be told of a conversation that was made this moment.
+const conversation = { slug: conversationSlug, messages: [], experimental_guideSessions: [] };
 
 async function say(text) {
-  const conversation = await client.conversations.get(conversationSlug);
   const handler = client.chat.handler({ conversation });
   const message = {
     id: generateId(),
@@ -48,6 +49,4 @@ try {
 } catch (error) {
   seen.error = error.message;
 }
-const { messages } = await client.conversations.get(conversationSlug);
-seen.stored = messages.map(({ id, role, content }) => ({ id, role, content }));
 console.log(JSON.stringify(seen));

@@ -6,8 +6,8 @@ import json
 import httpx
 import requests
 
+from tests.ci.table import Table
 from tests.clients.cases import CASES, Case
-from tests.clients.table import Table
 from tests.e2e.routes import STREAMING, WIDGET, Chat
 from tests.e2e.wire import Answer, Request
 from tests.e2e.world import World

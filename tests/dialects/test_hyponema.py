@@ -26,10 +26,10 @@ from gateway.events import (
 )
 from gateway.messages import ChatRequest, DialectOptions, RequestHead
 from gateway.ports import CredentialSource, Encoder, Route
+from gateway.readers.hyponema import Reader
 from gateway.replies import TEXTS
 from tests.golden import context, error_of
 from tests.heads import bare_head, request_head
-from tests.readers.hyponema import Reader
 
 DIALECT: Final = Hyponema()
 OPTIONS: Final = DialectOptions()

@@ -8,6 +8,15 @@ from socket import SO_LINGER, SOL_SOCKET, socket
 from tests.e2e.wire import CLOCK_S, Address, Answer, Request
 
 
+def head_of(request: Request, address: Address, *, declare: bool = True) -> bytes:
+    """A request's head as bytes; `declare` adds the body's length."""
+    lines = [f"{request.method} {request.path} HTTP/1.1", f"host: {request.host or address}"]
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if declare and (request.body or request.method in {"POST", "PUT", "PATCH"}):
+        lines.append(f"content-length: {len(request.body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
 class H1:
     """One connection; requests go one after another."""
 
@@ -36,12 +45,7 @@ class H1:
 
     def head_of(self, request: Request, *, declare: bool = True) -> bytes:
         """The request's head as bytes; `declare` adds the body's length."""
-        lines = [f"{request.method} {request.path} HTTP/1.1"]
-        lines.append(f"host: {request.host or self.address}")
-        lines += [f"{name}: {value}" for name, value in request.headers]
-        if declare and (request.body or request.method in {"POST", "PUT", "PATCH"}):
-            lines.append(f"content-length: {len(request.body)}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+        return head_of(request, self.address, declare=declare)
 
     async def write(self, data: bytes) -> None:
         """Sends bytes as they are."""

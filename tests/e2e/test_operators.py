@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,7 @@ async def test_new_turns_are_refused_while_it_drains(own_world: World) -> None:
     assert await own_world.gateway.wait() == 0
 
 
-def simple(tenants: dict[str, object] | None = None) -> dict[str, object]:
+def simple(tenants: Mapping[str, object] | None = None) -> dict[str, object]:
     return config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=tenants)
 
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from gateway.readers import Reader
 from tests.e2e.config import DIALECTS, config, tenant, upstream
 from tests.e2e.faults import FAULTS
 from tests.e2e.http1 import H1
@@ -22,7 +23,6 @@ from tests.e2e.http2 import H2
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import Chat, credential_field
 from tests.e2e.wire import Answer, Exchange, Request, whole
-from tests.readers import Reader
 from tests.upstream import (
     Script,
     ScriptedUpstream,
@@ -213,7 +213,7 @@ def _echo(seen: Seen) -> Script:
 
 def read(chat: Chat, seen: Answer) -> Reader:
     """The answer as an independent reader of its format understands it."""
-    module = importlib.import_module(f"tests.readers.{chat.dialect}")
+    module = importlib.import_module(f"gateway.readers.{chat.dialect}")
     kinds: Mapping[str, Callable[[], Reader]] = getattr(module, "READERS", {})
     reader: Reader = kinds[chat.framing]() if kinds else module.Reader()
     for part in seen.parts:

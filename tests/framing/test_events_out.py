@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from gateway.framing import events_out
 from gateway.framing.asciijson import dumps
-from tests.readers.eventstream import EventStream
+from gateway.readers.eventstream import EventStream
 
 
 @settings(max_examples=200, derandomize=True)

@@ -26,6 +26,10 @@ class Server:
             **scope,
         }
         self.sent: list[Message] = []
+        self.taking = asyncio.Event()
+        self.taking.set()
+        self.parting = False
+        self.failure: OSError | None = None
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
 
     def body(self, data: bytes, *, more: bool = False) -> None:
@@ -37,6 +41,12 @@ class Server:
     async def serve(self, handler: Callable[[Exchange], Awaitable[None]]) -> None:
         async def send(message: Message) -> None:
             self.sent.append(message)
+            if self.parting and message.get("more_body") is False:
+                self.disconnect()
+                await asyncio.sleep(0.05)
+            await self.taking.wait()
+            if self.failure is not None:
+                raise self.failure
 
         exchange = Exchange(self.scope, self._incoming.get, send, LIMITS)
         await exchange.run(handler)
@@ -218,3 +228,99 @@ def test_a_head_keeps_the_raw_path_and_the_repeats_of_a_header() -> None:
 )
 def test_a_path_segment_is_decoded_as_utf_8(segment: str, decoded: str | None) -> None:
     assert decode_segment(segment) == decoded
+
+
+async def test_a_servers_farewell_does_not_cut_the_end_of_an_answer_off() -> None:
+    server = Server()
+    server.parting = True
+    server.body(b"")
+    seen: list[bool] = []
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.reply(Reply(200, (), b"hi"))
+        seen.append(exchange.gone)
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert seen == [False]
+
+
+async def test_a_last_message_that_waits_for_a_client_that_has_gone_is_given_up() -> None:
+    server = Server()
+    server.body(b"")
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start(Reply(200, ()))
+        server.taking.clear()
+        await exchange.end()
+
+    serving = asyncio.create_task(server.serve(handler))
+    await asyncio.sleep(0.01)
+    server.disconnect()
+    await asyncio.wait_for(serving, 20)
+    assert server.sent[-1]["more_body"] is False
+
+
+async def test_a_handler_that_wants_to_finish_does_not_wait_for_a_client_that_has_gone() -> None:
+    server = Server()
+    server.body(b"")
+    sent: list[int] = []
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.cancel_when_gone = False
+        await exchange.start(Reply(200, ()))
+        server.taking.clear()
+        await exchange.write(b"a")
+        await exchange.write(b"nobody reads this")
+        sent.append(exchange.sent_bytes)
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+    serving = asyncio.create_task(server.serve(handler))
+    await asyncio.sleep(0.01)
+    server.disconnect()
+    await asyncio.wait_for(serving, 1)
+    assert sent == [1]
+
+
+async def test_a_handler_that_wants_to_finish_can_still_be_cancelled_as_its_client_goes() -> None:
+    server = Server()
+    server.body(b"")
+    tasks: list[asyncio.Task[object] | None] = []
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.cancel_when_gone = False
+        tasks.append(asyncio.current_task())
+        server.taking.clear()
+        try:
+            await exchange.write(b"a")
+        except asyncio.CancelledError:
+            tasks.append(None)
+
+    serving = asyncio.create_task(server.serve(handler))
+    await asyncio.sleep(0.01)
+    server.disconnect()
+    task = tasks[0]
+    assert task is not None
+    task.cancel()
+    await asyncio.wait_for(serving, 1)
+    assert tasks == [task, None]
+
+
+@pytest.mark.parametrize("finish", [True, False])
+async def test_a_connection_that_the_kernel_gave_up_is_a_client_that_has_gone(finish: bool) -> None:
+    server = Server()
+    server.failure = TimeoutError(110, "Connection timed out")
+    server.body(b"")
+    ended: list[bool] = []
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.cancel_when_gone = not finish
+        await exchange.start(Reply(200, ()))
+        await asyncio.sleep(0)
+        await exchange.write(b"a")
+        ended.append(exchange.gone)
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert ended == ([True] if finish else [])
+    assert len(server.sent) == 1

@@ -15,6 +15,7 @@ class Letters:
     def __init__(self, *, apart: bool = False, one_shot: bool = False) -> None:
         self.apart = apart
         self.one_shot = one_shot
+        self.said = False
 
     def head(self) -> Reply:
         return Reply(200, (("content-type", "text/plain"),))
@@ -23,18 +24,21 @@ class Letters:
         if isinstance(event, TurnStarted):
             return () if self.one_shot else (b"<",)
         if isinstance(event, TextDelta):
+            self.said = True
             return () if self.one_shot else tuple(letter.encode() for letter in event.text)
         if isinstance(event, TurnFinished):
             return (event.text.encode() if self.one_shot else b">",)
         return ()
 
     def keep_alive(self) -> Sequence[bytes]:
-        return (b".",)
+        return (b"," if self.said else b".",)
 
 
 class Rig:
     def __init__(self, *, http_version: str = "1.1", **encoder: bool) -> None:
         self.sent: list[Message] = []
+        self.taking = asyncio.Event()
+        self.taking.set()
         scope: Message = {
             "type": "http",
             "method": "POST",
@@ -73,6 +77,7 @@ class Rig:
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
+        await self.taking.wait()
 
 
 def _refusal(error: GatewayError) -> Reply:
@@ -155,3 +160,70 @@ async def test_the_send_clock_runs_only_while_a_write_waits() -> None:
         await down.begin()
         await down.send([TextDelta("a")])
         assert rig.watch.sending_since == NEVER
+
+
+async def test_what_comes_during_a_keep_alive_is_encoded_behind_it() -> None:
+    rig = Rig()
+    async with rig as down:
+        rig.taking.clear()
+        filling = asyncio.create_task(down.keep_alive())
+        await asyncio.sleep(0)
+        await down.begin()
+        sending = asyncio.create_task(down.send([TextDelta("a")]))
+        await asyncio.sleep(0)
+        rig.taking.set()
+        await asyncio.gather(filling, sending)
+    assert rig.bodies == [b"<", b".", b"a"]
+
+
+async def test_a_keep_alive_that_comes_too_late_does_not_open_a_refused_stream() -> None:
+    rig = Rig()
+    async with rig as down:
+        rig.taking.clear()
+        refusing = asyncio.create_task(down.refuse(UpstreamError()))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(down.keep_alive(), 1)
+        rig.taking.set()
+        await refusing
+    assert [message["status"] for message in rig.sent if "status" in message] == [502]
+    assert rig.bodies == [b"upstream_error"]
+
+
+async def test_nothing_follows_the_terminal_record() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.begin()
+        rig.taking.clear()
+        finishing = asyncio.create_task(down.finish(END))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(down.keep_alive(), 1)
+        rig.taking.set()
+        await finishing
+        await down.keep_alive()
+    assert rig.bodies == [b"<", b">"]
+
+
+async def test_a_write_in_progress_needs_no_keep_alive() -> None:
+    rig = Rig()
+    async with rig as down:
+        await down.begin()
+        rig.taking.clear()
+        sending = asyncio.create_task(down.send([TextDelta("a")]))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(down.keep_alive(), 1)
+        rig.taking.set()
+        await sending
+    assert rig.bodies == [b"<", b"a"]
+
+
+async def test_the_send_clock_stops_with_a_write_that_was_cancelled() -> None:
+    rig = Rig()
+    async with rig as down:
+        rig.taking.clear()
+        beginning = asyncio.create_task(down.begin())
+        await asyncio.sleep(0)
+        assert rig.watch.sending_since != NEVER
+        beginning.cancel()
+        await asyncio.wait([beginning])
+        assert rig.watch.sending_since == NEVER
+        rig.taking.set()

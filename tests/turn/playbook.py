@@ -11,7 +11,7 @@ from gateway.ports import ModelStream
 from gateway.turn.engine import Agent, Turn, TurnPlan
 from gateway.turn.prompt import Exchange
 from gateway.turn.tally import TurnTally
-from gateway.turn.watch import Watch
+from gateway.turn.watch import NEVER, Watch
 
 Step = list[ModelEvent] | GatewayError | float | asyncio.Event
 
@@ -73,7 +73,9 @@ class ScriptedModel:
 
 
 class RecordingClient:
-    def __init__(self, *, one_shot: bool = False, stall: bool = False) -> None:
+    def __init__(
+        self, *, one_shot: bool = False, stall: bool = False, stall_at_end: bool = False
+    ) -> None:
         self.opened = False
         self.one_shot = one_shot
         self.events: list[TurnEvent] = []
@@ -82,6 +84,7 @@ class RecordingClient:
         self.keep_alives = 0
         self.watch: Watch
         self._stall = stall
+        self._stall_at_end = stall_at_end
         self._grammar = Grammar()
 
     async def begin(self) -> None:
@@ -92,22 +95,32 @@ class RecordingClient:
     async def send(self, events: Sequence[TurnEvent]) -> None:
         self._take(events)
         if self._stall:
-            self.watch.sending_since = asyncio.get_running_loop().time()
-            await asyncio.sleep(60)
+            await self._never_taken()
 
     async def finish(self, events: Sequence[TurnEvent]) -> None:
         await self.begin()
         self._take(events)
         self.opened = True
+        if self._stall_at_end:
+            await self._never_taken()
         self.ended += 1
 
     async def refuse(self, error: GatewayError) -> None:
         self.refused = error
+        if self._stall_at_end:
+            await self._never_taken()
         self.ended += 1
 
     async def keep_alive(self) -> None:
         self.keep_alives += 1
         await self.begin()
+
+    async def _never_taken(self) -> None:
+        self.watch.sending_since = asyncio.get_running_loop().time()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.watch.sending_since = NEVER
 
     def _take(self, events: Sequence[TurnEvent]) -> None:
         for event in events:
@@ -129,6 +142,7 @@ class Play:
         keep_alive_s: float = 5,
         output_bytes: int = 1000,
         store_error: GatewayError | None = None,
+        store_gate: asyncio.Event | None = None,
     ) -> None:
         self.client = client or RecordingClient()
         self.tally = TurnTally("widget", "1.1", 0.0)
@@ -140,6 +154,7 @@ class Play:
         self._clocks = (turn_s, send_s, keep_alive_s)
         self._output_bytes = output_bytes
         self._store_error = store_error
+        self._store_gate = store_gate
 
     async def run(self) -> "Play":
         agent = Agent(
@@ -172,6 +187,8 @@ class Play:
     async def _keep(self, text: str, status: MessageStatus) -> None:
         if self._store_error is not None:
             raise self._store_error
+        if self._store_gate is not None:
+            await self._store_gate.wait()
         self.kept.append((text, status))
 
     def _release(self) -> None:

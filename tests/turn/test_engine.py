@@ -24,7 +24,7 @@ from gateway.events import (
     TurnStarted,
 )
 from gateway.messages import PromptMessage, Usage
-from tests.turn.playbook import Play, RecordingClient, ScriptedModel
+from tests.turn.playbook import Play, RecordingClient, ScriptedModel, Step
 
 USAGE = Usage(3, 2)
 STOP = ModelFinished("stop", USAGE)
@@ -247,3 +247,50 @@ async def test_a_fault_of_the_program_still_ends_the_stream() -> None:
     play = await Play(Broken()).run()
     assert play.client.refused is not None
     assert play.client.refused.kind == "internal"
+
+
+@pytest.mark.parametrize("step", [UpstreamError(), 30.0])
+@pytest.mark.parametrize("opened", [True, False])
+async def test_a_client_that_does_not_take_its_failure_is_given_up(
+    step: GatewayError | float, opened: bool
+) -> None:
+    client = RecordingClient(stall_at_end=True)
+    steps: list[Step] = [[TextDelta("a")], step] if opened else [step]
+    model = ScriptedModel(steps, idle_s=0.1)
+    play = await Play(model, client=client, send_s=0.1).run()
+    assert play.tally.outcome in ("upstream_error", "upstream_timeout")
+    assert client.ended == 0
+    assert play.released_before_end
+    assert not asyncio.current_task().cancelling()  # type: ignore[union-attr]  # this is a task
+
+
+async def test_a_fault_of_the_program_in_the_last_words_does_not_get_out() -> None:
+    class Broken(RecordingClient):
+        async def finish(self, events: object) -> None:
+            raise ZeroDivisionError
+
+    play = await Play(ScriptedModel([[TextDelta("a"), STOP]]), client=Broken()).run()
+    assert play.tally.outcome == "internal"
+    play = await Play(ScriptedModel([[TextDelta("a")], UpstreamError()]), client=Broken()).run()
+    assert play.tally.outcome == "upstream_error"
+
+
+@pytest.mark.parametrize("end", [STOP, None])
+async def test_the_next_turn_waits_until_a_reply_is_stored_though_its_client_has_gone(
+    end: ModelFinished | None,
+) -> None:
+    gate = asyncio.Event()
+    events: list[ModelEvent] = [TextDelta("a"), *([end] if end else [])]
+    play = Play(ScriptedModel([events, 30.0]), store_gate=gate)
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.sleep(0.05)
+    released_too_early = play.released_before_end is not None
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not released_too_early
+    assert play.kept == [("a", "complete" if end else "partial")]
+    assert play.released_before_end is not None
+    assert play.tally.outcome == "client_disconnect"

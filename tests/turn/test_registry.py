@@ -68,3 +68,16 @@ async def test_a_turn_that_does_not_end_does_not_hold_the_drain_for_ever() -> No
     turns = RunningTurns(1)
     with turns.place():
         assert not await turns.drain(0.01, settle_s=0.01)
+
+
+async def test_a_request_that_waited_until_the_drain_was_over_begins_no_turn() -> None:
+    turns = RunningTurns(2)
+    with turns.place():
+        turns.check()
+        draining = asyncio.create_task(turns.drain(0.05))
+        await asyncio.sleep(0)
+        turns.check()
+        await asyncio.sleep(0.1)
+        with pytest.raises(Draining):
+            turns.check()
+    assert await draining

@@ -30,6 +30,13 @@ def test_text_over_the_bound_is_refused_and_not_kept() -> None:
     assert fold.text == "abc"
 
 
+def test_what_came_with_text_over_the_bound_is_not_kept_either() -> None:
+    fold = ReplyFold(3)
+    with pytest.raises(Truncated):
+        fold.take([TextDelta("ab"), TextDelta("cd")])
+    assert fold.text == ""
+
+
 def test_only_neighbouring_text_is_joined() -> None:
     events: list[ModelEvent] = [TextDelta("a"), TextDelta("b"), ReasoningDelta("r"), TextDelta("c")]
     assert joined(events) == [TextDelta("ab"), ReasoningDelta("r"), TextDelta("c")]

@@ -1,4 +1,5 @@
 import json
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,14 @@ def test_a_full_prompt_has_every_member() -> None:
             },
         }
     ]
+
+
+def test_settings_that_are_read_only_have_a_json_form_too() -> None:
+    parameters = MappingProxyType({"type": "object", "properties": MappingProxyType({})})
+    tools = body(Prompt("m", "", (), tools=(ToolSpec("f", "", parameters),)))["tools"]
+    assert json.dumps(tools).endswith('"parameters": {"type": "object", "properties": {}}}}]')
+    with pytest.raises(TypeError):
+        body(HELLO, OpenAI(extra_body={"a": {1, 2}}))
 
 
 def test_the_call_goes_to_chat_completions_with_a_bearer_key() -> None:

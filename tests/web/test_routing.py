@@ -57,7 +57,16 @@ def test_another_method_finds_the_path_but_no_target() -> None:
     match = ROUTER.match("DELETE", "/api/chat/conversation/abc")
     assert match is not None
     assert match.target is None
-    assert match.methods == ("GET", "OPTIONS", "PATCH")
+    assert match.methods == ("GET", "HEAD", "OPTIONS", "PATCH")
+
+
+def test_head_is_taken_where_get_is() -> None:
+    match = ROUTER.match("HEAD", "/api/chat/conversation/abc")
+    assert match is not None
+    assert match.target == "get"
+    match = ROUTER.match("HEAD", "/chat")
+    assert match is not None
+    assert match.target is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Plays parts on as many processes as asked for, and hands on what came of each."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from multiprocessing import get_context
+
+from gateway.certify.recordings import Recording
+from gateway.certify.sockets import GatewayMaker, SocketPart, play_over_sockets
+from gateway.certify.sweep import Part, Sweep, Tally, silence
+from gateway.certify.wires import WIRES
+
+AnyPart = Part | SocketPart
+
+
+def played(
+    parts: Sequence[AnyPart], *, dialect: str | None, make: GatewayMaker, jobs: int
+) -> Iterator[list[Tally]]:
+    """The tallies of each part, in whichever order they are done.
+
+    `make` builds the gateway of a part over sockets; with more than one job it has to be a
+    function of a module.
+    """
+    if jobs == 1:
+        for part in parts:
+            yield _play(part, dialect, make)
+        return
+    # A process that is forked from one with threads may never run; a fresh one costs half a second.
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        futures = [pool.submit(_play, part, dialect, make) for part in parts]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    # Ctrl-C reaches the whole group; the parent ends the others in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _play(part: AnyPart, dialect: str | None, make: GatewayMaker) -> list[Tally]:
+    with silence(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        if isinstance(part, SocketPart):
+            return [runner.run(play_over_sockets(part, make))]
+        return runner.run(_sweep(part.recording, dialect).play(range(part.begin, part.end)))
+
+
+@lru_cache(maxsize=2)
+def _sweep(recording: Recording, dialect: str | None) -> Sweep:
+    wires = [wire for wire in WIRES if dialect in (None, wire.dialect.name)]
+    return Sweep(recording, wires)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None  # asyncio's own loop serves as well, somewhat slower
+    return uvloop.new_event_loop

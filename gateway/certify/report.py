@@ -1,0 +1,115 @@
+"""What a certification shows: how far it is, on standard error, and in the end its verdicts."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TextIO
+
+from gateway.certify.sweep import Tally
+
+_TERMINAL_EVERY_S: Final = 0.2
+_LOG_EVERY_S: Final = 5.0
+_MOST_FAILURES: Final = 40
+
+
+class Progress:
+    """Counts cases; a terminal sees one line that changes, anything else a line now and then."""
+
+    def __init__(
+        self, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total = total
+        self._stream = stream
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._every_s = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
+        self._began = self._shown = clock()
+        self._cases = self._failed = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return self._clock() - self._began
+
+    def add(self, tallies: Sequence[Tally]) -> None:
+        """Some more cases are done."""
+        self._cases += sum(tally.cases for tally in tallies)
+        self._failed += sum(tally.failed for tally in tallies)
+        if self._clock() - self._shown >= self._every_s:
+            self._shown = self._clock()
+            self._show()
+
+    def _show(self) -> None:
+        rate = self._cases / (self.seconds or 1.0)
+        left = (self._total - self._cases) / (rate or 1.0)
+        line = (
+            f"certify: {self._cases:,} of {self._total:,} cases, {self._failed:,} failed, "
+            f"{60 * rate:,.0f} a minute, about {left:.0f} s left"
+        )
+        self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the terminal's line clean."""
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def table(tallies: Sequence[Tally], *, by_recording: bool) -> str:
+    """The verdicts: a row for each wire, or for each recording on each wire."""
+    rows: dict[tuple[str, ...], list[Tally]] = {}
+    for tally in tallies:
+        key = (tally.recording, tally.wire) if by_recording else (tally.wire,)
+        rows.setdefault(key, []).append(tally)
+    head = (
+        *(("recording",) if by_recording else ()),
+        "wire",
+        "recordings",
+        "cases",
+        "ok",
+        "verdict",
+    )
+    lines = [head] + [(*key, *_figures(group)) for key, group in rows.items()]
+    if by_recording:
+        lines = [(line[0], line[1], *line[3:]) for line in lines]
+    return _aligned(lines)
+
+
+def _figures(group: Sequence[Tally]) -> tuple[str, str, str, str]:
+    cases, failed = sum(t.cases for t in group), sum(t.failed for t in group)
+    recordings = len({tally.recording for tally in group})
+    verdict = "good" if not failed else f"{failed:,} FAILED"
+    return f"{recordings:,}", f"{cases:,}", f"{cases - failed:,}", verdict
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    names = len(lines[0]) - 3 - (lines[0][0] != "recording")
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < names or column == len(line) - 1 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def failures(tallies: Sequence[Tally]) -> list[str]:
+    """A line for each recording and wire that failed: where first, and why."""
+    bad = [tally for tally in tallies if tally.failed]
+    lines = [
+        f"FAILED {tally.recording}, {tally.wire}: {tally.failed:,} of {tally.cases:,}, "
+        f"first after {tally.first_cut:,} bytes: {tally.reason}"
+        for tally in bad[:_MOST_FAILURES]
+    ]
+    if len(bad) > _MOST_FAILURES:
+        lines.append(f"and {len(bad) - _MOST_FAILURES:,} more like these")
+    return lines
+
+
+def summary(tallies: Sequence[Tally], seconds: float) -> str:
+    """All of it in one line."""
+    cases, failed = sum(t.cases for t in tallies), sum(t.failed for t in tallies)
+    verdict = "all good" if not failed else f"{failed:,} FAILED"
+    rate = 60 * cases / (seconds or 1.0)
+    return f"{cases:,} cases in {seconds:.1f} s ({rate:,.0f} a minute): {verdict}"
