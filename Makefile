@@ -39,7 +39,7 @@ example: $(VENV)/.runtime ## Ask the gateway once in each dialect and show the a
 	@$(PY) -m tests.example
 
 test: $(VENV)/.development ## Run every test (ARGS="..." goes to pytest).
-	@$(PY) -m pytest -n 2 --dist loadfile --durations=10 $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(ARGS)
 
 lint: $(VENV)/.development ## Check style, format and who imports whom.
 	@$(PY) -m ruff check .

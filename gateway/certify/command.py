@@ -66,14 +66,22 @@ def certify(
 
 
 def _parts(chosen: Sequence[Recording], *, dialect: str | None, sockets: bool) -> list[AnyPart]:
-    work: list[AnyPart] = []
-    if sockets:
-        shipped = {recording.name: recording for recording in recordings.shipped()}
-        for name in SOCKET_WIRES if dialect is None else (dialect,):
-            work += socket_parts(shipped[_OVER_SOCKETS[name]], name)
     # The longest first, so that no process is left with one alone in the end.
     longest_first = sorted(chosen, key=lambda recording: -len(recording.data))
-    return work + [part for recording in longest_first for part in parts(recording)]
+    work: list[AnyPart] = [part for recording in longest_first for part in parts(recording)]
+    if not sockets:
+        return work
+    shipped = {recording.name: recording for recording in recordings.shipped()}
+    waiting = [
+        part
+        for name in (SOCKET_WIRES if dialect is None else (dialect,))
+        for part in socket_parts(shipped[_OVER_SOCKETS[name]], name)
+    ]
+    # Silences are waits: between the others they cost no time of their own.
+    apart = len(work) // len(waiting) + 1
+    for place, part in enumerate(waiting):
+        work.insert(place * (apart + 1), part)
+    return work
 
 
 def _cases(part: AnyPart, dialect: str | None) -> int:

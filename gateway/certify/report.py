@@ -39,11 +39,10 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
-        rate = self._cases / (self.seconds or 1.0)
-        left = (self._total - self._cases) / (rate or 1.0)
+        rate = 60 * self._cases / (self.seconds or 1.0)
         line = (
-            f"certify: {self._cases:,} of {self._total:,} cases, {self._failed:,} failed, "
-            f"{60 * rate:,.0f} a minute, about {left:.0f} s left"
+            f"certify: {self._cases:,} of {self._total:,} cases "
+            f"({100 * self._cases // self._total} %), {self._failed:,} failed, {rate:,.0f} a minute"
         )
         self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
         self._stream.flush()
@@ -95,16 +94,19 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def failures(tallies: Sequence[Tally]) -> list[str]:
-    """A line for each recording and wire that failed: where first, and why."""
-    bad = [tally for tally in tallies if tally.failed]
+    """A line for each fault of a recording: on which wires, where first, and why."""
+    wires: dict[tuple[str, str, int, int, int], list[str]] = {}
+    for tally in tallies:
+        if tally.failed:
+            fault = (tally.recording, tally.reason, tally.failed, tally.cases, tally.first_cut)
+            wires.setdefault(fault, []).append(tally.wire)
     lines = [
-        f"FAILED {tally.recording}, {tally.wire}: {tally.failed:,} of {tally.cases:,}, "
-        f"first after {tally.first_cut:,} bytes: {tally.reason}"
-        for tally in bad[:_MOST_FAILURES]
+        f"FAILED {recording}: {failed:,} of {cases:,} cuts, first after {first_cut:,} bytes: "
+        f"{reason} ({'; '.join(names)})"
+        for (recording, reason, failed, cases, first_cut), names in wires.items()
     ]
-    if len(bad) > _MOST_FAILURES:
-        lines.append(f"and {len(bad) - _MOST_FAILURES:,} more like these")
-    return lines
+    more = len(lines) - _MOST_FAILURES
+    return [*lines[:_MOST_FAILURES], *([f"and {more:,} more like these"] if more > 0 else [])]
 
 
 def summary(tallies: Sequence[Tally], seconds: float) -> str:

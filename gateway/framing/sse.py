@@ -22,6 +22,7 @@ MAX_EVENT: Final = 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 # A CR that ends the buffer may still become a CRLF, so it is no line's end yet if it comes first,
 # but it does end an event if it comes second: a CR-only stream must not wait for its next event.
+# An LF that follows it then is one more blank line, which means nothing.
 _BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n?|\n)")
 
 SseEvent = tuple[str, bytes]
@@ -35,20 +36,16 @@ class SseReader:
     and every further call raises it.
     """
 
-    __slots__ = ("_rest", "_started", "_swallow_lf", "failure")
+    __slots__ = ("_rest", "_started", "failure")
 
     def __init__(self) -> None:
         self.failure: UpstreamProtocolError | None = None
         self._rest = b""
         self._started = False
-        self._swallow_lf = False
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that `chunk` completes. Raises `UpstreamProtocolError` at a limit."""
         self._raise_failure()
-        if self._swallow_lf and chunk:
-            chunk = chunk.removeprefix(b"\n")
-            self._swallow_lf = False
         buffer = self._rest + chunk if self._rest else chunk
         if b"\r" in buffer:
             blocks = self._split_any(buffer)
@@ -93,7 +90,6 @@ class SseReader:
             blocks.append(buffer[begin : blank.start()])
             begin = blank.end()
         self._rest = buffer[begin:]
-        self._swallow_lf = begin == len(buffer) and buffer.endswith(b"\r")
         return blocks
 
     def _read_block(self, block: bytes, events: list[SseEvent]) -> bool:

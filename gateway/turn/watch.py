@@ -109,7 +109,7 @@ class Watch:
             self.stop_turn(fault)
         elif now - self.wrote_at >= self._keep_alive_s and self.sending_since == NEVER:
             self.wrote_at = now
-            self._running_keep_alive = self._loop.create_task(_run(self._keep_alive()))
+            self._running_keep_alive = self._loop.create_task(_run(self._keep_alive))
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     def _run_out(self, now: float) -> GatewayError | None:
@@ -126,5 +126,6 @@ class Watch:
         return None
 
 
-async def _run(awaitable: Awaitable[None]) -> None:
-    await awaitable
+async def _run(keep_alive: Callable[[], Awaitable[None]]) -> None:
+    # Called here and not before: a task may be cancelled before it begins.
+    await keep_alive()

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.errors import GatewayError, HttpError, Internal
+from gateway.errors import BadRequest, GatewayError, HttpError, Internal
 from gateway.messages import Reply, RequestHead
 from gateway.ports import Dialect, Endpoint, Route
 from gateway.replies import error_reply, http_text
@@ -157,7 +157,9 @@ class App:
 
     def _stamp(self, request: Request) -> Fields:
         """The fields of every answer: its id, and CORS for the tenant's origins once known."""
-        stamp = (("x-request-id", request.request_id),)
+        stamp: Fields = (("x-request-id", request.request_id),)
+        if _two_lengths(request.head):
+            stamp += (("connection", "close"),)
         if request.template is None or request.dialect is None or request.head.method == "OPTIONS":
             return stamp
         origin = request.head.headers.get("origin")
@@ -199,15 +201,22 @@ def _check_head(head: RequestHead) -> None:
     if len(head.path) + len(head.query) > _TARGET_BYTES:
         raise HttpError(414, f"the request target is over {_TARGET_BYTES} bytes")
     fields = list(head.headers)
-    if "content-length" in head.headers and "transfer-encoding" in head.headers:
-        # A proxy in front may have taken the one for the body's length and we the other, so what
-        # follows on this connection may be another client's (RFC 9112 section 6.1).
-        raise HttpError(400, "two lengths for one body", {"connection": "close"})
+    if _two_lengths(head):
+        raise BadRequest("two lengths for one body")
     if len(fields) > _HEADER_FIELDS or header_bytes(fields) > _HEADER_BYTES:
         raise HttpError(431, "too many header fields or bytes")
 
 
+def _two_lengths(head: RequestHead) -> bool:
+    """Whether a proxy in front may have seen another end of the body than this server: what
+    follows on the connection may then be another client's (RFC 9112 section 6.1)."""
+    return "content-length" in head.headers and "transfer-encoding" in head.headers
+
+
 def _plain_error(error: GatewayError) -> Reply:
     status = error.http_status if isinstance(error, HttpError) else error.status
-    text = http_text(error) if isinstance(error, HttpError) else "Internal server error"
+    if isinstance(error, HttpError):
+        text = http_text(error)
+    else:
+        text = "Internal server error" if status == 500 else "Bad request"
     return error_reply(error, status, {"error": text})

@@ -74,7 +74,7 @@ def main() -> int:
     print(f"Python {version_of(python)}", flush=True)
     prepare(python)
     ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ONCE]
-    options = ["-q", "-n", "2", "-m", "not model", "-p", "no:cacheprovider"]
+    options = ["-q", "-n", "2", "--dist", "loadgroup", "-m", "not model", "-p", "no:cacheprovider"]
     command = [str(PYTHON), "-m", "pytest", *options, *ignored, "tests"]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

@@ -1,8 +1,9 @@
 import asyncio
+import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,21 @@ async def test_it_is_sent_only_once_more(make: Make, upstream: ScriptedUpstream)
     assert len(upstream.requests) == 3
 
 
+async def test_it_is_sent_only_once_more_though_the_pool_has_another_connection(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.play(stream(EVENTS[0], Wait(go_on), *EVENTS[1:]))
+    model = make()
+    running = [await model.call(PROMPT) for _ in range(3)]
+    go_on.set()
+    for one in running:
+        assert await drain(one) == WANTED
+    upstream.play(Script((Fin(),), framing="raw"))
+    assert isinstance(await failure(model), UpstreamUnavailable)
+    assert (len(upstream.requests), upstream.connections) == (5, 3)
+
+
 async def test_nothing_is_sent_again_on_a_fresh_connection(
     make: Make, upstream: ScriptedUpstream
 ) -> None:
@@ -281,7 +297,7 @@ async def test_nothing_is_sent_again_once_an_answer_has_begun(
 
 
 async def test_a_port_where_nobody_listens_is_unavailable(make: Make) -> None:
-    with closing(socket.socket()) as unused:
+    with contextlib.closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         error = await failure(make(base_url=f"http://127.0.0.1:{port}/v1"))
@@ -322,7 +338,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(make: Make) -> N
 
 
 async def test_connecting_has_a_clock(make: Make) -> None:
-    with closing(socket.socket()) as deaf, closing(socket.socket()) as first:
+    with contextlib.closing(socket.socket()) as deaf, contextlib.closing(socket.socket()) as first:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         address = deaf.getsockname()
@@ -458,6 +474,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
         b"hello\r\n\r\n",
         b"HTTP/9.9 200 OK\r\n\r\n",
         HEAD + b"x: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 " + b"a" * 20_000 + b"\r\n\r\n",
         HEAD + b"".join(b"x%d: y\r\n" % number for number in range(200)) + b"\r\n",
         HEAD + b"x: a\x00b\r\n\r\n",
         HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
@@ -652,6 +669,50 @@ async def test_closing_a_stream_early_closes_its_socket(
     await running.close()
     assert model.in_flight == 0
     await left(upstream.requests[0])
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_closing_a_stream_drops_what_the_upstream_has_not_taken_of_the_request(
+    make: Make,
+) -> None:
+    closed, counted = asyncio.Event(), asyncio.Event()
+    taken = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        await closed.wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1_000_000):
+                taken += len(data)
+        writer.close()
+        counted.set()
+
+    size = 40_000_000
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        model = make(base_url=f"http://127.0.0.1:{port}")
+        running = await model.call(Prompt("m", "x" * size, ()))
+        await running.close()
+        closed.set()
+        async with asyncio.timeout(BOUND):
+            await counted.wait()
+    assert 0 < taken < size
+
+
+async def test_a_broken_connection_is_nobodys_complaint(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    upstream.play(stream(EVENTS[1], Sleep(0.02), Reset()))
+    for _ in range(3):
+        await failure(make())
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
 
 
 async def test_a_call_after_the_session_was_closed_is_unavailable(
