@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from gateway.access.credentials import extract
 from gateway.access.limits import RequestLimits
-from gateway.errors import Conflict, Forbidden, NotOwner, Overloaded
+from gateway.errors import Conflict, Forbidden, NotFound, NotOwner, Overloaded
 from gateway.messages import (
     ChatRequest,
     Conversation,
@@ -102,16 +102,31 @@ class Chat:
             chat = dialect.decode_request(request.head, body, options)
             key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
             async with self._hold(key, dialect, agent) as hold:
-                conversation = await services.store.load(
-                    key,
-                    create=options.unknown_conversation == "create",
-                    messages=agent.history_messages,
-                )
-                if conversation.owner is not None and conversation.owner != principal.identity:
-                    raise NotOwner("the token's identity does not own the conversation")
+                conversation = await self._load(key, principal, options, agent)
                 services.turns.check()
                 turn = _TurnFacts(request, dialect, agent, options, chat, conversation, hold)
                 await self._run(turn)
+
+    async def _load(
+        self, key: ConversationKey, principal: Principal, options: DialectOptions, agent: Agent
+    ) -> Conversation:
+        """The conversation, which belongs to the principal's identity if it has one.
+
+        Raises `NotFound` and `NotOwner`.
+        """
+        store, create = self._services.store, options.unknown_conversation == "create"
+        owned = principal.identity is not None
+        try:
+            conversation = await store.load(
+                key, create=create and not owned, messages=agent.history_messages
+            )
+        except NotFound:
+            if not (create and owned):
+                raise
+            return await store.create(key, owner=principal.identity, subject=None)
+        if conversation.owner is not None and conversation.owner != principal.identity:
+            raise NotOwner("the token's identity does not own the conversation")
+        return conversation
 
     def admit(self, request: Request, dialect: Dialect) -> Principal:
         """Credential and origin. Raises `BadRequest`, `Unauthorized`, `Forbidden`."""

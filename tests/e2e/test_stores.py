@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.routes import MAIN, STREAMING, Chat
+from tests.e2e.config import secret_of, tenant, token_of
+from tests.e2e.routes import HELPER, MAIN, STREAMING, Chat
 from tests.e2e.world import open_world, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -92,3 +93,15 @@ async def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
         async with open_world(tmp_path, store=f"sqlite:{file}"):
             pass
     assert file.read_bytes() == b"not a database at all" * 100
+
+
+async def test_a_slug_that_helper_creates_belongs_to_who_brought_it(tmp_path: Path) -> None:
+    helper = {"session_secrets": [secret_of("acme")], "unknown_conversation": "create"}
+    tenants = {"acme": tenant("acme", dialects={"helper": helper})}
+    async with open_world(tmp_path, tenants=tenants) as world:
+        world.reply("Hello.")
+        assert (await world.ask(HELPER, "Hi", conversation="brought-along")).status == 200
+        assert (await world.ask(HELPER, "Hi", conversation="brought-along")).status == 200
+        stranger = f"Bearer {token_of('acme', 'eve@example.com')}"
+        answer = await world.send(HELPER.request("brought-along", "Hi", credential=stranger))
+        assert (answer.status, answer.json()) == (401, {"error": "Unauthorized"})
