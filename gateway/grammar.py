@@ -112,7 +112,8 @@ class Grammar:
         self._calls[event.call_id] = following
 
     def _check_calls_returned(self, event: TurnEvent) -> None:
-        # A call to a tool that the gateway does not run stays open and is the client's to answer.
-        if isinstance(event, TurnFinished) and event.reason != "tool_calls":
+        # A call to a tool that the gateway does not run stays open and is the client's to answer;
+        # one that the model's own limit or filter cut off is nobody's.
+        if isinstance(event, TurnFinished) and event.reason == "stop":
             if any(state is not CallState.RETURNED for state in self._calls.values()):
                 raise OutOfOrder("TurnFinished before every call returned")

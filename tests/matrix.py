@@ -128,7 +128,8 @@ def _called(facts: Facts) -> list[TurnEvent]:
 
 def _guarded(facts: Facts) -> list[TurnEvent]:
     replacement = facts.replacement if facts.action == "redirect" else None
-    return _ended(facts, GuardFired(facts.guard, facts.action, facts.rule, replacement))
+    fired = GuardFired(facts.guard, facts.action, facts.rule, replacement)
+    return _ended(facts, TextDelta("text"), fired)
 
 
 def _judged(facts: Facts) -> list[TurnEvent]:
@@ -220,9 +221,35 @@ def _named(carriers: Sequence[str]) -> str:
 
 
 def _carriers(row: Row, wire: Wire) -> list[str]:
-    """The members that tell the two values apart, in the order of their names."""
+    """What tells the two values apart: members, or whole records that only one of them has."""
     first, second = (_leaves(row, facts, wire) for facts in (row.first, row.second))
-    return sorted({path for path, _ in first ^ second})
+    differing = {path for path, _ in first ^ second}
+    alike = {path.partition(".")[0] for path, _ in first & second}
+    # A parent that is null in one turn and an object in the other says what its members say.
+    members = {p for p in differing if not any(other.startswith(f"{p}.") for other in differing)}
+    named = {p if _kind(p) == "" or _kind(p) in alike else _kind(p) for p in members}
+    return _grouped(sorted(named))
+
+
+def _kind(path: str) -> str:
+    """The word for the kind of the record, empty where the wire has only one kind."""
+    kind, dot, _ = path.partition(".")
+    return kind if dot and kind in KINDS else ""
+
+
+def _grouped(paths: Sequence[str]) -> list[str]:
+    """The paths, with those that differ in the kind's last word alone made one: `tool_*.name`."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        kind, dot, member = path.partition(".")
+        groups.setdefault(f"{kind[: _stem(kind)]}*{dot}{member}", []).append(path)
+    return [path for star, group in groups.items() for path in (group if len(group) < 2 else [star])]
+
+
+def _stem(kind: str) -> int:
+    """Where the part of a record's kind that others may share ends: `tool_`, `tool-`."""
+    ends = [place + 1 for place in (kind.find("_"), kind.find("-")) if place >= 0]
+    return min(ends, default=len(kind))
 
 
 def _leaves(row: Row, facts: Facts, wire: Wire) -> Leaves:

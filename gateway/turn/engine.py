@@ -246,14 +246,14 @@ class Turn:
         self._watch.close_turn()
         await self._store(text, "complete")
         self._release()
-        self._tally.reason = finished.reason
+        reason = self._tally.reason = self._reply.reason(finished.reason)
         self._tally.outcome = "ok"
         await self._down.finish(
             [
-                RoundFinished(finished.reason, finished.usage),
+                RoundFinished(reason, finished.usage),
                 TurnFinished(
                     text,
-                    finished.reason,
+                    reason,
                     self._tally.usage,
                     self._latency_ms(),
                     tuple(self._reply.citations),

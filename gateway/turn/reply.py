@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from gateway.errors import Truncated
 from gateway.events import (
     CitationFound,
+    FinishReason,
     ModelEvent,
     ModelFinished,
     ReasoningDelta,
     TextDelta,
+    ToolCallEnded,
     ToolCallStarted,
+    ToolReturned,
 )
 
 
@@ -24,11 +27,16 @@ class ReplyFold:
         self.citations: list[CitationFound] = []
         self._parts: list[str] = []
         self._left = output_bytes
+        self._unanswered: set[str] = set()
 
     @property
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
+
+    def reason(self, said: FinishReason) -> FinishReason:
+        """Why the turn ends: some servers say `stop` although a call waits for its result."""
+        return "tool_calls" if said == "stop" and self._unanswered else said
 
     def take(self, events: Sequence[ModelEvent]) -> bool:
         """Adds events that are about to be sent; true if any of them is text to be seen.
@@ -47,6 +55,10 @@ class ReplyFold:
                 self.citations.append(event)
             elif isinstance(event, ReasoningDelta):
                 self.deltas += 1
+            elif isinstance(event, ToolCallEnded):
+                self._unanswered.add(event.call_id)
+            elif isinstance(event, ToolReturned):
+                self._unanswered.discard(event.call_id)
         self._parts += parts
         return bool(parts)
 

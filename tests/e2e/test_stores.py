@@ -99,9 +99,9 @@ async def test_a_slug_that_helper_creates_belongs_to_who_brought_it(tmp_path: Pa
     helper = {"session_secrets": [secret_of("acme")], "unknown_conversation": "create"}
     tenants = {"acme": tenant("acme", dialects={"helper": helper})}
     async with open_world(tmp_path, tenants=tenants) as world:
-        world.reply("Hello.")
-        assert (await world.ask(HELPER, "Hi", conversation="brought-along")).status == 200
-        assert (await world.ask(HELPER, "Hi", conversation="brought-along")).status == 200
+        for _ in range(2):
+            world.reply("Hello.")
+            assert (await world.ask(HELPER, "Hi", conversation="brought-along")).status == 200
         stranger = f"Bearer {token_of('acme', 'eve@example.com')}"
         answer = await world.send(HELPER.request("brought-along", "Hi", credential=stranger))
         assert (answer.status, answer.json()) == (401, {"error": "Unauthorized"})

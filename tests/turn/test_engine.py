@@ -13,11 +13,16 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.events import (
+    FinishReason,
     ModelEvent,
     ModelFinished,
     ModerationReported,
     RoundFinished,
     TextDelta,
+    ToolCallDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+    ToolReturned,
     TurnEvent,
     TurnFailed,
     TurnFinished,
@@ -294,3 +299,36 @@ async def test_the_next_turn_waits_until_a_reply_is_stored_though_its_client_has
     assert play.kept == [("a", "complete" if end else "partial")]
     assert play.released_before_end is not None
     assert play.tally.outcome == "client_disconnect"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("tool_calls", "tool_calls"), ("stop", "tool_calls"), ("length", "length")]
+)
+async def test_a_call_that_nobody_answers_here_is_passed_on(
+    said: FinishReason, told: FinishReason
+) -> None:
+    call: list[ModelEvent] = [
+        ToolCallStarted("c1", "lookup"),
+        ToolCallDelta("c1", "{}"),
+        ToolCallEnded("c1", "lookup", "{}"),
+        ModelFinished(said, USAGE),
+    ]
+    play = await Play(ScriptedModel([call])).run()
+    finished = terminal(play)
+    assert isinstance(finished, TurnFinished)
+    assert finished.reason == told
+    assert play.client.events[1:4] == call[:3]
+
+
+async def test_a_call_that_the_upstream_answered_itself_leaves_the_reason_alone() -> None:
+    call: list[ModelEvent] = [
+        ToolCallStarted("c1", "search"),
+        ToolCallEnded("c1", "search", "{}"),
+        ToolReturned("c1", "search", "{}", "[]", 0, "ok"),
+        TextDelta("Found."),
+        STOP,
+    ]
+    play = await Play(ScriptedModel([call])).run()
+    finished = terminal(play)
+    assert isinstance(finished, TurnFinished)
+    assert finished.reason == "stop"

@@ -1,7 +1,7 @@
-"""The recorded and made-up streams in `streams/`, and how they are told apart from their events.
+"""The recorded and made-up streams of `gateway certify`, and what they mean.
 
-`<case>.sse` has the bytes of one answer, `<case>.jsonl` the events that they mean, one a line; the
-last line is `ModelFinished`, or an `error` with its class.
+`<case>.sse` of `gateway/certify/streams` has the bytes of one answer, `<case>.jsonl` here the
+events that they mean, one a line; the last line is `ModelFinished`, or an `error` with its class.
 """
 
 import dataclasses
@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.certify.recordings import FOLDER
 from gateway.errors import GatewayError
 from gateway.events import ModelEvent
 from gateway.ports import Decoder
 
-STREAMS = Path(__file__).parent / "streams"
+MEANINGS = Path(__file__).parent / "streams"
 
 Row = dict[str, object]
 
@@ -31,8 +32,9 @@ class Case:
 def cases(provider: str) -> list[Case]:
     """Every stream of a provider, with what it means."""
     found = []
-    for path in sorted((STREAMS / provider).glob("*.sse")):
-        lines = path.with_suffix(".jsonl").read_text("utf-8").splitlines()
+    for path in sorted((FOLDER / provider).glob("*.sse")):
+        meaning = MEANINGS / provider / f"{path.stem}.jsonl"
+        lines = meaning.read_text("utf-8").splitlines()
         found.append(Case(path.stem, path.read_bytes(), [json.loads(line) for line in lines]))
     return found
 
