@@ -31,14 +31,20 @@ from gateway.events import (
     TurnFinished,
     TurnStarted,
 )
-from gateway.messages import DialectOptions, TurnContext, Usage
-from gateway.ports import Encoder
+from gateway.messages import TurnContext, Usage
 from tests.golden import WIRES, Wire, context, error_of
 
 README: Final = Path(__file__).parent.parent / "README.md"
 BEGIN: Final = "<!-- matrix -->"
 END: Final = "<!-- end of matrix -->"
 DROPPED: Final = "–"
+NOTE: Final = (
+    f"{DROPPED} is dropped. ¹ only where the tenant turned it on: "
+    "`tool_items` on hyperleap, `tool_results` on helper."
+)
+
+# Values that a tool or a model makes: what is inside of them is no member of the wire.
+OPAQUE: Final = (".arguments", ".args", ".input")
 
 Leaves = set[tuple[str, object]]
 
@@ -72,6 +78,8 @@ class Facts:
     category: str = "category-a"
     filtered: bool = True
     severity: str = "severity-a"
+    round_reason: FinishReason = "stop"
+    round_usage: Usage | None = None
     reason: FinishReason = "stop"
     usage: Usage | None = None
     latency_ms: int = 201
@@ -83,20 +91,21 @@ Turn = Callable[[Facts], list[TurnEvent]]
 
 @dataclass(frozen=True)
 class Row:
-    """A fact: in which turn it shows, by which two values, and while which event is encoded."""
+    """A fact: two values of it, and the turn in which it shows."""
 
     label: str
     first: Facts
     second: Facts
     turn: Turn
-    during: type | None = None
 
 
-def _ended(facts: Facts, *events: TurnEvent, citations: Sequence[CitationFound] = ()) -> list[TurnEvent]:
+def _ended(
+    facts: Facts, *events: TurnEvent, citations: Sequence[CitationFound] = ()
+) -> list[TurnEvent]:
     return [
         TurnStarted(),
         *events,
-        RoundFinished(facts.reason, facts.usage),
+        RoundFinished(facts.round_reason, facts.round_usage),
         TurnFinished(
             "".join(e.text for e in events if isinstance(e, TextDelta)),
             facts.reason,
@@ -147,6 +156,7 @@ def _failed(facts: Facts) -> list[TurnEvent]:
 
 A: Final = Facts()
 REDIRECT: Final = replace(A, action="redirect")
+ESCALATE: Final = replace(A, action="escalate")
 
 ROWS: Final = (
     Row("`TurnStarted` turn id", A, replace(A, turn_id="b"), _said),
@@ -159,14 +169,14 @@ ROWS: Final = (
     Row("`ReasoningDelta` text", A, replace(A, reasoning="b"), _said),
     Row("`ToolCallStarted` call id", A, replace(A, call_id="b"), _called),
     Row("… name", A, replace(A, tool="b"), _called),
-    Row("`ToolCallDelta` arguments", A, replace(A, partial='{"'), _called, ToolCallDelta),
+    Row("`ToolCallDelta` arguments", A, replace(A, partial='{"'), _called),
     Row("`ToolCallEnded` arguments", A, replace(A, arguments='{"a":2}'), _called),
-    Row("`ToolReturned` result", A, replace(A, result='"b"'), _called, ToolReturned),
-    Row("… latency", A, replace(A, tool_latency_ms=102), _called, ToolReturned),
-    Row("… outcome", A, replace(A, outcome="timeout"), _called, ToolReturned),
+    Row("`ToolReturned` result", A, replace(A, result='"b"'), _called),
+    Row("… latency", A, replace(A, tool_latency_ms=102), _called),
+    Row("… outcome", A, replace(A, outcome="timeout"), _called),
     Row("`GuardFired` kind", A, replace(A, guard="b"), _guarded),
-    Row("… action", A, replace(A, action="escalate"), _guarded),
-    Row("… rule", A, replace(A, rule="b"), _guarded),
+    Row("… action", A, ESCALATE, _guarded),
+    Row("… rule", ESCALATE, replace(ESCALATE, rule="b"), _guarded),
     Row("… replacement", REDIRECT, replace(REDIRECT, replacement="b"), _guarded),
     Row("`CitationFound` link", A, replace(A, link="https://b.example"), _cited),
     Row("… source's name", A, replace(A, source="b"), _cited),
@@ -174,13 +184,13 @@ ROWS: Final = (
     Row("`ModerationReported` category", A, replace(A, category="b"), _judged),
     Row("… filtered", A, replace(A, filtered=False), _judged),
     Row("… severity", A, replace(A, severity="b"), _judged),
-    Row("`RoundFinished` reason", A, replace(A, reason="length"), _said, RoundFinished),
-    Row("… usage", A, replace(A, usage=Usage(301, 302)), _said, RoundFinished),
-    Row("`TurnFinished` reason", A, replace(A, reason="length"), _said, TurnFinished),
-    Row("… usage", A, replace(A, usage=Usage(301, 302)), _said, TurnFinished),
-    Row("… latency", A, replace(A, latency_ms=202), _said, TurnFinished),
-    Row("`TurnFailed` kind", A, replace(A, kind="deadline"), _failed, TurnFailed),
-    Row("… latency", A, replace(A, latency_ms=202), _failed, TurnFailed),
+    Row("`RoundFinished` reason", A, replace(A, round_reason="length"), _said),
+    Row("… usage", A, replace(A, round_usage=Usage(301, 302)), _said),
+    Row("`TurnFinished` reason", A, replace(A, reason="length"), _said),
+    Row("… usage", A, replace(A, usage=Usage(301, 302)), _said),
+    Row("… latency", A, replace(A, latency_ms=202), _said),
+    Row("`TurnFailed` kind", A, replace(A, kind="deadline"), _failed),
+    Row("… latency", A, replace(A, latency_ms=202), _failed),
 )
 
 COLUMNS: Final = (
@@ -221,29 +231,29 @@ def _named(carriers: Sequence[str]) -> str:
 
 
 def _carriers(row: Row, wire: Wire) -> list[str]:
-    """What tells the two values apart: members, or whole records that only one of them has."""
+    """What tells the two values apart: members, or whole records and objects of one of them."""
     first, second = (_leaves(row, facts, wire) for facts in (row.first, row.second))
     differing = {path for path, _ in first ^ second}
-    alike = {path.partition(".")[0] for path, _ in first & second}
+    alike = {_kind(path) for path, _ in first & second}
     # A parent that is null in one turn and an object in the other says what its members say.
     members = {p for p in differing if not any(other.startswith(f"{p}.") for other in differing)}
-    named = {p if _kind(p) == "" or _kind(p) in alike else _kind(p) for p in members}
+    named = {path if _kind(path) in alike else _kind(path).removesuffix("[]") for path in members}
     return _grouped(sorted(named))
 
 
 def _kind(path: str) -> str:
-    """The word for the kind of the record, empty where the wire has only one kind."""
-    kind, dot, _ = path.partition(".")
-    return kind if dot and kind in KINDS else ""
+    return path.partition(".")[0]
 
 
 def _grouped(paths: Sequence[str]) -> list[str]:
-    """The paths, with those that differ in the kind's last word alone made one: `tool_*.name`."""
+    """The paths, with those that differ in a word of the record's kind made one: `tool_*.name`."""
     groups: dict[str, list[str]] = {}
     for path in paths:
         kind, dot, member = path.partition(".")
         groups.setdefault(f"{kind[: _stem(kind)]}*{dot}{member}", []).append(path)
-    return [path for star, group in groups.items() for path in (group if len(group) < 2 else [star])]
+    return [
+        path for star, group in groups.items() for path in (group if len(group) < 2 else [star])
+    ]
 
 
 def _stem(kind: str) -> int:
@@ -253,7 +263,7 @@ def _stem(kind: str) -> int:
 
 
 def _leaves(row: Row, facts: Facts, wire: Wire) -> Leaves:
-    """Every member of the records, with its value; of one event's records where the row says so."""
+    """Every member of the turn's records, with its value."""
     events = row.turn(facts)
     encoder = wire.dialect.encoder(_context(wire, facts))
     last = events[-1]
@@ -261,17 +271,11 @@ def _leaves(row: Row, facts: Facts, wire: Wire) -> Leaves:
         reply = wire.dialect.encode_error(error_of(last.kind))
         return {("status", reply.status), ("body", reply.body)}
     reader = wire.reader()
-    found: Leaves = set()
     for event in events:
-        before = len(reader.records)
         for record in encoder.encode(event):
             reader.feed(record)
-        # A body that comes at once is read at its end.
-        if event is last:
-            reader.close()
-        if encoder.one_shot or row.during in (None, type(event)):
-            found |= {leaf for record in reader.records[before:] for leaf in _walk(record)}
-    return found
+    reader.close()
+    return {leaf for record in reader.records for leaf in _walk(record)}
 
 
 def _context(wire: Wire, facts: Facts) -> TurnContext:
@@ -298,7 +302,7 @@ def _walk(record: object) -> Iterator[tuple[str, object]]:
 
 
 def _members(path: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and not path.endswith(OPAQUE):
         for name, inner in value.items():
             yield from _members(f"{path}.{name}".lstrip("."), inner)
     elif isinstance(value, list) and value:
@@ -314,7 +318,7 @@ def placed(readme: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md has no line {BEGIN!r} with a line {END!r} after it")
-    return f"{before}{begin}\n{table()}\n\n{end}{after}"
+    return f"{before}{begin}\n{table()}\n\n{NOTE}\n\n{end}{after}"
 
 
 def main(arguments: Sequence[str]) -> int:
