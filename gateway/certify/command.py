@@ -54,12 +54,14 @@ def certify(
         for done in played(work, dialect=dialect, make=make, jobs=jobs or os.cpu_count() or 1):
             progress.add(done)
             for tally in done:
-                tallies.setdefault(
-                    (tally.recording, tally.wire), Tally(tally.recording, tally.wire)
-                ).add(tally)
+                blank = Tally(tally.recording, tally.wire, tally.ends)
+                tallies.setdefault((tally.recording, tally.wire), blank).add(tally)
     finally:
         progress.close()
     found = sorted(tallies.values(), key=lambda tally: _rank(tally.wire))
+    if files:
+        names = [recording.name for recording in chosen]
+        found.sort(key=lambda t: names.index(t.recording) if t.recording in names else len(names))
     lines = [table(found, by_recording=bool(files)), *failures(found)]
     out.write("\n".join([*lines, summary(found, progress.seconds)]) + "\n")
     return 1 if any(tally.failed for tally in found) else 0

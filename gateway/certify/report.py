@@ -56,37 +56,30 @@ class Progress:
 
 def table(tallies: Sequence[Tally], *, by_recording: bool) -> str:
     """The verdicts: a row for each wire, or for each recording on each wire."""
-    rows: dict[tuple[str, ...], list[Tally]] = {}
-    for tally in tallies:
-        key = (tally.recording, tally.wire) if by_recording else (tally.wire,)
-        rows.setdefault(key, []).append(tally)
-    head = (
-        *(("recording",) if by_recording else ()),
-        "wire",
-        "recordings",
-        "cases",
-        "ok",
-        "verdict",
-    )
-    lines = [head] + [(*key, *_figures(group)) for key, group in rows.items()]
     if by_recording:
-        lines = [(line[0], line[1], *line[3:]) for line in lines]
-    return _aligned(lines)
+        lines = [("recording", "which ends", "wire", "cases", "ok", "verdict")]
+        lines += [(t.recording, t.ends or "-", t.wire, *_figures([t])) for t in tallies]
+        return _aligned(lines, left=3)
+    rows: dict[str, list[Tally]] = {}
+    for tally in tallies:
+        rows.setdefault(tally.wire, []).append(tally)
+    short = [("wire", "recordings", "cases", "ok", "verdict")]
+    short += [(wire, f"{len(group):,}", *_figures(group)) for wire, group in rows.items()]
+    return _aligned(short, left=1)
 
 
-def _figures(group: Sequence[Tally]) -> tuple[str, str, str, str]:
+def _figures(group: Sequence[Tally]) -> tuple[str, str, str]:
     cases, failed = sum(t.cases for t in group), sum(t.failed for t in group)
-    recordings = len({tally.recording for tally in group})
-    verdict = "good" if not failed else f"{failed:,} FAILED"
-    return f"{recordings:,}", f"{cases:,}", f"{cases - failed:,}", verdict
+    return f"{cases:,}", f"{cases - failed:,}", "good" if not failed else f"{failed:,} FAILED"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    names = len(lines[0]) - 3 - (lines[0][0] != "recording")
+def _aligned(lines: Sequence[tuple[str, ...]], *, left: int) -> str:
+    """The lines as columns, `left` of them and the last flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    last = len(widths) - 1
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < names or column == len(line) - 1 else cell.rjust(width)
+            cell.ljust(width) if column < left or column == last else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -120,7 +120,8 @@ async def play_over_sockets(
     """Plays a part, or only these cuts of its recording."""
     chosen = range(part.begin, part.end) if cuts is None else cuts
     wire = _wire(part.dialect)
-    tally = Tally(part.recording.name, f"{wire.name}, {'silent' if part.hush else 'closed'}")
+    name = f"{wire.name}, {'silent' if part.hush else 'closed'}"
+    tally = Tally(part.recording.name, name)
     async with (
         CutUpstream(part.recording, hush=part.hush) as upstream,
         make(_settings(part, upstream)) as gateway,

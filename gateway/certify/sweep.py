@@ -19,6 +19,7 @@ from gateway.certify.recordings import Protocol, Recording
 from gateway.certify.truth import Truth
 from gateway.certify.upstream import Tale, tale
 from gateway.certify.wires import Wire
+from gateway.errors import Truncated
 from gateway.ports import Decoder
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
@@ -44,10 +45,14 @@ class Part:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of some cases of one recording on one wire."""
+    """What came of some cases of one recording on one wire.
+
+    `ends` is how the whole recording ends: "ok", or the kind of its error.
+    """
 
     recording: str
     wire: str
+    ends: str = ""
     cases: int = 0
     failed: int = 0
     first_cut: int = 0
@@ -87,13 +92,18 @@ class Sweep:
         self._recording = recording
         self._make = make or DECODERS[recording.protocol]
         self._truth = Truth(recording)
-        self._whole = tale(self._make(recording.content_type), [recording.data])
+        self._whole = whole = tale(self._make(recording.content_type), [recording.data])
+        self._ends = "ok" if whole.failure is None else whole.failure.kind
+        # A decoder may find a stream malformed, but not one too short that has its end.
+        short = isinstance(whole.failure, Truncated) and self._truth.at(len(recording.data)).whole
+        self._good = whole.failure is None or short
         self._stages = [(wire, Stage(wire)) for wire in wires]
         self._shares = len(recording.data) > SHARED_BYTES
 
     async def play(self, cuts: Sequence[int]) -> list[Tally]:
         """Plays the cuts, in rising order."""
-        tallies = [Tally(self._recording.name, wire.name) for wire, _ in self._stages]
+        name = self._recording.name
+        tallies = [Tally(name, wire.name, self._ends) for wire, _ in self._stages]
         last: dict[int, tuple[Expected, list[str | None]]] = {}
         for cut in cuts:
             told = self._tale(cut)
@@ -101,7 +111,7 @@ class Sweep:
             known, wrongs = last.get(cut % 2, (None, []))
             alike = known is not None and known.facts == facts and known.told.same_as(told)
             if not (self._shares and alike):
-                known = Expected(facts, told, self._whole.text, self._whole.failure is None)
+                known = Expected(facts, told, self._whole.text, self._good)
                 wrongs = [
                     verdict(wire, known, await stage.play(told)) for wire, stage in self._stages
                 ]

@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import GatewayError, Internal, UpstreamTimeout
-from gateway.events import ModelEvent, ModelFinished, TextDelta
+from gateway.events import (
+    ModelEvent,
+    ModelFinished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallStarted,
+)
 from gateway.messages import Prompt
 from gateway.ports import Decoder
-from gateway.turn.reply import generated
 
 # A decoder that neither finishes nor fails at its end would be asked for ever.
 _ASKED_AT_THE_END: Final = 4
+_SPEECH: Final = (TextDelta, ReasoningDelta, ToolCallStarted)
 NEVER_ENDS: Final = "the decoder neither finished nor failed at the end of its bytes"
 
 
@@ -39,7 +45,7 @@ class Tale:
     @property
     def spoke(self) -> bool:
         """Whether the model began to generate."""
-        return any(generated(read) for read in self.reads)
+        return any(isinstance(event, _SPEECH) for read in self.reads for event in read)
 
     def same_as(self, other: "Tale") -> bool:
         """Whether a turn could not tell the two apart."""
