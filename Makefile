@@ -27,7 +27,7 @@ fi
 endef
 
 .PHONY: help run example test ci lint type fmt golden clients attack prometheus browser \
-	second-python bench
+	second-python bench certify
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,9 +55,13 @@ fmt: $(VENV)/.development ## Format the code and mend what ruff can mend.
 
 golden: $(VENV)/.development ## Write the golden transcripts anew; read them as a diff.
 	@$(PY) -m tests.golden
+	@$(PY) -m tests.matrix
 
 bench: $(VENV)/.development ## Measure the codecs alone.
 	@$(PY) -m tests.bench.codecs
+
+certify: $(VENV)/.runtime ## Cut the shipped recordings at every byte and judge every dialect (three minutes).
+	@$(PY) -m gateway certify $(ARGS)
 
 clients: $(VENV)/.development ## Let real client libraries talk to a running gateway.
 	@$(PY) -m tests.clients

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from gateway.certify import recordings
-from gateway.certify.crew import AnyPart, played
+from gateway.certify.crew import AnyPart, Player, played
 from gateway.certify.recordings import Protocol, Recording, Unreadable
 from gateway.certify.report import Progress, failures, summary, table
 from gateway.certify.sockets import SOCKET_WIRES, GatewayMaker, SocketPart, socket_parts
@@ -36,6 +36,7 @@ def certify(
     make: GatewayMaker,
     out: TextIO | None = None,
     err: TextIO | None = None,
+    play: Player = played,
 ) -> int:
     """Certifies the files, or without any the recordings that are shipped; the exit code.
 
@@ -51,7 +52,7 @@ def certify(
     progress = Progress(sum(_cases(part, dialect) for part in work), err)
     tallies: dict[tuple[str, str], Tally] = {}
     try:
-        for done in played(work, dialect=dialect, make=make, jobs=jobs or os.cpu_count() or 1):
+        for done in play(work, dialect=dialect, make=make, jobs=jobs or os.cpu_count() or 1):
             progress.add(done)
             for tally in done:
                 blank = Tally(tally.recording, tally.wire, tally.ends)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from multiprocessing import get_context
+from typing import Protocol
 
 from gateway.certify.recordings import Recording
 from gateway.certify.sockets import GatewayMaker, SocketPart, play_over_sockets
@@ -13,6 +14,16 @@ from gateway.certify.sweep import Part, Sweep, Tally, silence
 from gateway.certify.wires import WIRES
 
 AnyPart = Part | SocketPart
+
+
+class Player(Protocol):
+    """What plays parts: `played`, or something like it."""
+
+    def __call__(
+        self, parts: Sequence[AnyPart], /, *, dialect: str | None, make: GatewayMaker, jobs: int
+    ) -> Iterator[list[Tally]]:
+        """The tallies of each part."""
+        ...
 
 
 def played(
@@ -38,8 +49,8 @@ def played(
 
 
 def _begin() -> None:
-    # Ctrl-C reaches the whole group; the parent ends the others in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole group: nothing is to be saved, and the parent says what happened.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _play(part: AnyPart, dialect: str | None, make: GatewayMaker) -> list[Tally]:

@@ -19,7 +19,7 @@ FOLDER: Final = Path(__file__).parent / "streams"
 _EVENTS: Final = "text/event-stream"
 _DOCUMENT: Final = "application/json"
 _SUFFIXES: Final = {".sse": _EVENTS, ".json": _DOCUMENT}
-# Every recording is cut at every byte: more than this would take hours.
+# Decoding every cut takes time with the square of the length: of this much, ten minutes.
 _MAX_BYTES: Final = 256 * 1024
 
 
