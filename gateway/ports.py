@@ -169,10 +169,12 @@ class Model(Protocol):
 class Downstream(Protocol):
     """The client's side of one turn.
 
-    `one_shot` and `opened` tell the engine whether a failure can still be a status.
+    `one_shot` and `opened` tell the engine whether a failure can still be a status,
+    `terminal_sent` whether it can still be told at all.
     """
 
     opened: bool
+    terminal_sent: bool
     one_shot: bool
 
     async def begin(self) -> None:

@@ -28,6 +28,7 @@ class HttpDownstream:
         encode_error: Callable[[GatewayError], Reply],
     ) -> None:
         self.opened = False
+        self.terminal_sent = False
         self.one_shot = encoder.one_shot
         self.watch: Watch
         self._exchange = exchange
@@ -57,24 +58,22 @@ class HttpDownstream:
         """Encodes the events and hands their records to the server."""
         if self._keep_alive_done is not None:
             await self._keep_alive_done.wait()
-        if len(events) == 1:
-            event = events[0]
-            self._grammar.advance(event)
-            records = self._encoder.encode(event)
-        else:
-            records = self._encode_all(events)
-        await self._put(records)
+        await self._put(self._encode(events[0]) if len(events) == 1 else self._encode_all(events))
 
     async def finish(self, events: Sequence[TurnEvent]) -> None:
         """Sends the last events and ends the stream."""
         self._ending = True
         await self.begin()
+        if self._keep_alive_done is not None:
+            await self._keep_alive_done.wait()
+        records = self._encode_all(events)
+        self.terminal_sent = True
         if not self.one_shot:
-            await self.send(events)
+            await self._put(records)
             await self._clocked(self._exchange.end())
             return
         self.opened = True
-        body = b"".join(self._encode_all(events))
+        body = b"".join(records)
         head = self._encoder.head()
         await self._clocked(self._exchange.reply(Reply(head.status, head.headers, body)))
 
@@ -101,12 +100,14 @@ class HttpDownstream:
             self._keep_alive_done = None
             done.set()
 
-    def _encode_all(self, events: Sequence[TurnEvent]) -> list[bytes]:
-        records: list[bytes] = []
-        for event in events:
-            self._grammar.advance(event)
-            records += self._encoder.encode(event)
+    def _encode(self, event: TurnEvent) -> Sequence[bytes]:
+        records = self._encoder.encode(event)
+        # Only what could be encoded counts as told: after a fault the turn may still fail.
+        self._grammar.advance(event)
         return records
+
+    def _encode_all(self, events: Sequence[TurnEvent]) -> list[bytes]:
+        return [record for event in events for record in self._encode(event)]
 
     async def _put(self, records: Sequence[bytes]) -> None:
         if not records:

@@ -273,12 +273,10 @@ class Turn:
             _log.exception("turn_fault")
 
     async def _fail(self, error: GatewayError) -> None:
-        # Once the terminal record is on its way a second one would be one too many.
-        ended = self._tally.outcome == "ok"
         self._watch.close_turn()
         self._tally.outcome = "client_disconnect" if isinstance(error, Cancelled) else error.kind
-        if ended:
-            return
+        if self._down.terminal_sent:
+            return  # a second terminal record would be one too many
         await self._keep_partial()
         self._release()
         if isinstance(error, ClientStalled):

@@ -8,6 +8,7 @@ and the README are not repeated: they test the same processes over sockets.
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ HOME: Final = ROOT / ".venv-second"
 PYTHON: Final = HOME / "bin" / "python"
 PINS: Final = ROOT / "requirements-dev.txt"
 WANTED: Final = ("3.13", "3.12")
+LONGEST_S: Final = 600
 ONCE: Final = ("e2e", "ci", "clients", "attack", "test_readme.py", "test_import_rules.py")
 
 
@@ -76,7 +78,13 @@ def main() -> int:
     ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ONCE]
     options = ["-q", "-n", "2", "--dist", "loadgroup", "-m", "not model", "-p", "no:cacheprovider"]
     command = [str(PYTHON), "-m", "pytest", *options, *ignored, "tests"]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as tests:
+        try:
+            return tests.wait(LONGEST_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)
+            print(f"no end within {LONGEST_S} s")
+            return 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,17 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from gateway.errors import GatewayError, UpstreamError
-from gateway.events import RoundFinished, TextDelta, TurnEvent, TurnFinished, TurnStarted
+from gateway.events import (
+    RoundFinished,
+    TextDelta,
+    TurnEvent,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
 from gateway.messages import Reply
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
 from gateway.transport.downstream import HttpDownstream
@@ -227,3 +236,30 @@ async def test_the_send_clock_stops_with_a_write_that_was_cancelled() -> None:
         await asyncio.wait([beginning])
         assert rig.watch.sending_since == NEVER
         rig.taking.set()
+
+
+class Tongueless(Letters):
+    """An encoder with a fault in its last words."""
+
+    def encode(self, event: TurnEvent) -> Sequence[bytes]:
+        if isinstance(event, TurnFinished):
+            raise ZeroDivisionError
+        return (b"!",) if isinstance(event, TurnFailed) else super().encode(event)
+
+
+@pytest.mark.parametrize("one_shot", [False, True])
+async def test_a_fault_in_the_last_words_leaves_the_failure_to_be_told(one_shot: bool) -> None:
+    rig = Rig(one_shot=one_shot)
+    rig._encoder = Tongueless(one_shot=one_shot)
+    async with rig as down:
+        await down.begin()
+        with pytest.raises(ZeroDivisionError):
+            await down.finish(END)
+        assert not down.terminal_sent
+        if one_shot:
+            assert not down.opened
+            await down.refuse(UpstreamError())
+        else:
+            await down.finish([TurnFailed("internal", 1)])
+            assert rig.bodies[-1] == b"!"
+    assert not rig.sent[-1]["more_body"]

@@ -77,6 +77,7 @@ class RecordingClient:
         self, *, one_shot: bool = False, stall: bool = False, stall_at_end: bool = False
     ) -> None:
         self.opened = False
+        self.terminal_sent = False
         self.one_shot = one_shot
         self.events: list[TurnEvent] = []
         self.refused: GatewayError | None = None
@@ -100,7 +101,7 @@ class RecordingClient:
     async def finish(self, events: Sequence[TurnEvent]) -> None:
         await self.begin()
         self._take(events)
-        self.opened = True
+        self.opened = self.terminal_sent = True
         if self._stall_at_end:
             await self._never_taken()
         self.ended += 1
