@@ -4,8 +4,8 @@ from collections import Counter
 import pytest
 
 from tests.e2e.faults import AFTER, BEFORE, HALF
+from tests.e2e.refusals import words
 from tests.e2e.routes import ALL, HELPER_UI, MAIN, STREAMING, WIDGET, Chat
-from tests.e2e.test_refusals import words
 from tests.e2e.wire import Answer
 from tests.e2e.world import PROTOCOLS, World, read
 from tests.upstream import Sleep, Step, openai_chunk
