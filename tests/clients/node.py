@@ -57,7 +57,7 @@ async def _helper(world: World, table: Table, case: Case) -> None:
         "HELPER_SECRET": secret_of("acme"),
         "HELPER_EMAIL": EMAIL,
     }
-    seen = await _script(("helper.mjs", "Hello there"), environment)
+    seen = await script(("helper.mjs", "Hello there"), environment)
     good = _error_or_not(case, seen)
     if not case.fails:
         usage = {**USAGE, "totalTokens": sum(USAGE.values())}
@@ -73,7 +73,7 @@ async def _ai_sdk(world: World, table: Table, case: Case, version: str) -> None:
         "CONVERSATION": await world.conversation(HELPER),
     }
     case.prepare(world)
-    seen = await _script(("aisdk.mjs", version, "Hello there"), environment)
+    seen = await script(("aisdk.mjs", version, "Hello there"), environment)
     good = _error_or_not(case, seen)
     if not case.fails:
         metadata = seen["metadata"]
@@ -87,7 +87,8 @@ def _error_or_not(case: Case, seen: dict[str, object]) -> bool:
     return seen["text"] == case.text and bool(seen["error"]) == case.fails
 
 
-async def _script(arguments: tuple[str, ...], environment: dict[str, str]) -> dict[str, object]:
+async def script(arguments: tuple[str, ...], environment: dict[str, str]) -> dict[str, object]:
+    """What a script printed: one JSON object."""
     status, output = await _run("node", *arguments, environment=environment)
     try:
         seen = json.loads(output.strip().split("\n")[-1])  # the text may have line separators
