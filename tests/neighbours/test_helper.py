@@ -1,7 +1,6 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -12,7 +11,6 @@ from gateway.messages import (
     Conversation,
     ConversationKey,
     Headers,
-    Message,
     Reply,
     RequestHead,
 )
@@ -23,6 +21,7 @@ from gateway.neighbours.helper import (
     random_id,
     random_slug,
 )
+from gateway.stores.memory import MemoryStore
 
 NOW: Final = 1_790_000_000.25
 NOW_MS: Final = 1_790_000_000_250
@@ -191,29 +190,19 @@ async def test_a_body_that_is_not_json() -> None:
         await endpoint.answer(head(**{"content-type": "text/plain"}), b"{}")
 
 
-class Shelf:
-    """A store that notes what is created; the other methods are not these routes' business."""
+class Shelf(MemoryStore):
+    """A store that notes what is created."""
 
     def __init__(self) -> None:
+        super().__init__(clock=lambda: NOW)
         self.created: list[tuple[ConversationKey, str | None, str | None]] = []
-
-    async def open(self) -> None:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
-    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
-        raise NotImplementedError
-
-    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
-        raise NotImplementedError
 
     async def create(
         self, key: ConversationKey, *, owner: str | None, subject: str | None
     ) -> Conversation:
+        made = await super().create(key, owner=owner, subject=subject)
         self.created.append((key, owner, subject))
-        return Conversation(key, "p" * 32, owner, NOW, subject=subject)
+        return made
 
 
 async def start(shelf: Shelf, body: object, *, bearer: str | None = None) -> Reply:

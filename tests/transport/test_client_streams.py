@@ -1,0 +1,287 @@
+import asyncio
+import contextlib
+import gc
+
+import aiohttp
+import pytest
+
+from gateway.errors import (
+    GatewayError,
+    Truncated,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from gateway.events import ModelEvent, TextDelta
+from gateway.messages import Prompt
+from tests.transport.calls import (
+    BOUND,
+    EVENTS,
+    GOOD,
+    HEAD,
+    PROMPT,
+    WANTED,
+    Make,
+    ask,
+    drain,
+    failure,
+    left,
+)
+from tests.upstream import (
+    Fin,
+    Hang,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Sleep,
+    Step,
+    Unframed,
+    answer,
+    openai_chunk,
+    openai_stream,
+    sse,
+    stream,
+)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        stream(*EVENTS[:3], Fin()),
+        stream(*EVENTS[:3], Reset()),
+        stream(*EVENTS[:3], Unframed(b"50\r\ndata: {"), Fin()),
+        stream(*EVENTS[:3]),
+        stream(*EVENTS[:3], framing="close"),
+        stream(*EVENTS[:3], Reset(), framing="close"),
+        Script(EVENTS[:3], framing="length", declared=9999, keep=False),
+        stream(),
+        stream(framing="close"),
+    ],
+    ids=str,
+)
+async def test_a_stream_that_is_cut_short_is_truncated(
+    make: Make, upstream: ScriptedUpstream, script: Script
+) -> None:
+    upstream.play(script)
+    assert type(await failure(make())) is Truncated
+
+
+@pytest.mark.parametrize("end", [Fin(), Reset()])
+async def test_a_stream_that_breaks_after_its_finish_is_good(
+    make: Make, upstream: ScriptedUpstream, end: Step
+) -> None:
+    upstream.play(stream(*openai_stream(["Hel", "lo"], done=False), Sleep(0.02), end))
+    assert await ask(make()) == WANTED
+
+
+async def test_a_stream_that_ends_with_its_connection_is_good(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(stream(*EVENTS, framing="close"))
+    assert await ask(make()) == WANTED
+
+
+async def test_a_stream_that_is_killed_at_any_byte_is_never_good(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    body = b"".join(openai_stream(["Hel", "lo"], usage=None, done=False))
+    finish = body.index(b'"finish_reason":"stop"')
+    model = make()
+    for place in range(0, finish, 5):
+        upstream.play(stream(body[:place], Reset()) if place else stream(Reset()))
+        assert type(await failure(model)) in (Truncated, UpstreamUnavailable), place
+
+
+@pytest.mark.parametrize("frame", [b"zz\r\ndata\r\n", b"5\r\ndata: {too long}\r\n", b"-1\r\n"])
+async def test_a_malformed_chunk_in_mid_stream_is_told_at_once(
+    make: Make, upstream: ScriptedUpstream, frame: bytes
+) -> None:
+    upstream.play(stream(EVENTS[1], Sleep(0.05), Unframed(frame), Hang()))
+    running = await make().call(PROMPT)
+    async with asyncio.timeout(BOUND):
+        assert await running.read() == [TextDelta("Hel")]
+        with pytest.raises(UpstreamProtocolError):
+            await drain(running)
+    await left(upstream.requests[0])
+
+
+async def test_the_whole_call_has_a_clock(make: Make, upstream: ScriptedUpstream) -> None:
+    for script in (stream(EVENTS[0], Hang()), Script((Hang(),), framing="raw")):
+        upstream.play(script)
+        model = make(total_s=0.3)
+        assert type(await failure(model)) is UpstreamTimeout
+        await left(upstream.requests[-1])
+
+
+async def test_an_endless_stream_is_cut_at_its_limit(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(stream(*([openai_chunk({"content": "word "}) * 100] * 1000), Hang()))
+    error = await failure(make(stream_bytes=1_000_000))
+    assert type(error) is Truncated
+    await left(upstream.requests[0])
+
+
+async def test_a_line_that_is_too_long_is_an_error(make: Make, upstream: ScriptedUpstream) -> None:
+    upstream.play(stream(EVENTS[1], *([b"x" * 65536] * 5), Hang()))
+    assert type(await failure(make())) is UpstreamProtocolError
+    await left(upstream.requests[0])
+
+
+async def test_an_error_behind_text_is_told_though_nothing_more_comes(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(stream(EVENTS[1] + sse({"error": {"message": "x"}}), Hang()))
+    running = await make().call(PROMPT)
+    async with asyncio.timeout(BOUND):
+        assert await running.read() == [TextDelta("Hel")]
+        with pytest.raises(UpstreamError):
+            await running.read()
+    await left(upstream.requests[0])
+
+
+async def test_text_of_an_unfinished_last_event_comes_before_the_error(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(stream(EVENTS[1][:-2], framing="close"))
+    running = await make().call(PROMPT)
+    events: list[ModelEvent] = []
+    async with asyncio.timeout(BOUND):
+        while not events:
+            events += await running.read()
+        assert events == [TextDelta("Hel")]
+        with pytest.raises(Truncated):
+            await running.read()
+
+
+async def test_a_cancelled_read_closes_the_socket(make: Make, upstream: ScriptedUpstream) -> None:
+    upstream.play(stream(EVENTS[1], Hang()))
+    model = make()
+    running = await model.call(PROMPT)
+    assert await running.read() == [TextDelta("Hel")]
+    reading = asyncio.create_task(running.read())
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert model.in_flight == 0
+    await left(upstream.requests[0])
+    await running.close()
+    assert model.in_flight == 0
+
+
+async def test_a_cancelled_call_closes_the_socket(make: Make, upstream: ScriptedUpstream) -> None:
+    upstream.play(Script((Hang(),), framing="raw"))
+    model = make()
+    calling = asyncio.create_task(model.call(PROMPT))
+    seen = await upstream.request()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    await left(seen)
+    assert model.in_flight == 0
+
+
+async def test_a_call_that_is_cancelled_while_an_errors_body_comes_closes_the_socket(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(Script((b"{", Hang()), status=500))
+    model = make()
+    calling = asyncio.create_task(model.call(PROMPT))
+    seen = await upstream.request()
+    await asyncio.sleep(0.05)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    await left(seen)
+    assert model.in_flight == 0
+
+
+async def test_closing_a_stream_early_closes_its_socket(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    upstream.play(stream(EVENTS[1], Hang()))
+    model = make()
+    running = await model.call(PROMPT)
+    await running.close()
+    await running.close()
+    assert model.in_flight == 0
+    await left(upstream.requests[0])
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_closing_a_stream_drops_what_the_upstream_has_not_taken_of_the_request(
+    make: Make,
+) -> None:
+    closed, counted = asyncio.Event(), asyncio.Event()
+    taken = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        await closed.wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1_000_000):
+                taken += len(data)
+        writer.close()
+        counted.set()
+
+    size = 40_000_000
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        model = make(base_url=f"http://127.0.0.1:{port}")
+        running = await model.call(Prompt("m", "x" * size, ()))
+        await running.close()
+        closed.set()
+        async with asyncio.timeout(BOUND):
+            await counted.wait()
+    assert 0 < taken < size
+
+
+async def test_a_broken_connection_is_nobodys_complaint(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    upstream.play(stream(EVENTS[1], Sleep(0.02), Reset()))
+    for _ in range(3):
+        await failure(make())
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def test_a_call_after_the_session_was_closed_is_unavailable(
+    make: Make, session: aiohttp.ClientSession
+) -> None:
+    model = make()
+    await session.close()
+    assert isinstance(await failure(model), UpstreamUnavailable)
+
+
+async def test_no_proxy_of_the_environment_is_used(
+    make: Make, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedUpstream(GOOD) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        assert await ask(make()) == WANTED
+        assert proxy.connections == 0
+
+
+async def test_many_calls_at_once_leave_nothing_behind(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    scripts = [GOOD, stream(*EVENTS[:2], Reset()), answer(500, {}), stream(EVENTS[0], Hang())]
+    upstream.play(lambda seen: scripts[len(upstream.requests) % 4])
+    model = make(total_s=1.0)
+    results = await asyncio.gather(*(ask(model) for _ in range(60)), return_exceptions=True)
+    assert all(isinstance(result, list | GatewayError) for result in results)
+    assert model.in_flight == 0
+    async with asyncio.timeout(BOUND):
+        # What is left may only be waiting for the next call.
+        while upstream.open_connections > 30:
+            await asyncio.sleep(0.01)
