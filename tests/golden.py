@@ -71,6 +71,12 @@ WIRES: Final = (
     Wire(Widget(), "one-shot", "one-shot.json", widget.READERS["one-shot"]),
     Wire(Helper(), "data-stream", "data-stream.txt", helper.DataStreamReader),
     Wire(Helper(), "data-stream", "data-stream-tools.txt", helper.DataStreamReader, _TOOLS),
+    Wire(
+        Helper(),
+        "data-stream-early",
+        "data-stream-early.txt",
+        helper.READERS["data-stream-early"],
+    ),
     Wire(Helper(), "ui-message-stream", "ui-message-stream.sse", helper.UiMessageReader),
 )
 

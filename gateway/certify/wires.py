@@ -60,5 +60,6 @@ WIRES: Final = (
     _widget("one-shot"),
     _helper("data-stream"),
     _helper("data-stream", _TOOLS),
+    _helper("data-stream-early"),
     _helper("ui-message-stream"),
 )

@@ -41,6 +41,7 @@ from gateway.requests import (
 )
 
 DATA_STREAM: Final = "data-stream"
+EARLY_DATA_STREAM: Final = "data-stream-early"
 UI_MESSAGE_STREAM: Final = "ui-message-stream"
 
 _MAX_MESSAGE_ID: Final = 256
@@ -108,7 +109,9 @@ class Helper:
 
     def encoder(self, turn: TurnContext) -> Encoder:
         """An encoder for one turn."""
-        return DataStream(turn) if turn.framing == DATA_STREAM else UiMessages(turn)
+        if turn.framing == UI_MESSAGE_STREAM:
+            return UiMessages(turn)
+        return DataStream(turn, early=turn.framing == EARLY_DATA_STREAM)
 
     def encode_error(self, error: GatewayError) -> Reply:
         """The status and `{"error"}` with one of the documented texts."""
@@ -168,15 +171,17 @@ def _framing(
     options: DialectOptions,
 ) -> str:
     """The protocol that the client reads; clients do not name it, but their bodies differ."""
-    if options.stream_format != "auto":
-        return options.stream_format
-    if _accepts_events(headers):
-        return UI_MESSAGE_STREAM
     # AI SDK 4 posts its message with all that it keeps of it; version 5 has `parts` only.
     kept = message.keys() & {"parts", "createdAt", "toolInvocations"}
-    if (kept and isinstance(message.get("content"), str)) or "customerSpecificTools" in members:
-        return DATA_STREAM
-    return UI_MESSAGE_STREAM
+    chosen: str = options.stream_format
+    if chosen == "auto":
+        fourth = (kept and isinstance(message.get("content"), str)) or (
+            "customerSpecificTools" in members
+        )
+        chosen = DATA_STREAM if fourth and not _accepts_events(headers) else UI_MESSAGE_STREAM
+    # Messages have had `parts` since `ui-utils` 1.1.10; before, it fails for what 4.0 did not know.
+    early = chosen == DATA_STREAM and bool(kept) and "parts" not in kept
+    return EARLY_DATA_STREAM if early else chosen
 
 
 def _accepts_events(headers: Headers) -> bool:

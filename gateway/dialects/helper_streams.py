@@ -61,14 +61,16 @@ class DataStream:
     """AI SDK 4: one part per line. Every record ends in a newline, so joined ones still do.
 
     Tool results only if the tenant turned them on; sources and annotations after a good end.
+    `early` keeps to the codes that version 4.0 knew: no reasoning, no sources.
     """
 
     apart = False
     one_shot = False
 
-    def __init__(self, turn: TurnContext) -> None:
+    def __init__(self, turn: TurnContext, *, early: bool = False) -> None:
         self._turn = turn
-        self._parts = datastream.PartWriter(turn.message_id)
+        self._early = early
+        self._parts = datastream.PartWriter(turn.message_id, early=early)
         self._open_calls: dict[str, None] = {}
 
     def head(self) -> Reply:
@@ -131,7 +133,7 @@ class DataStream:
             records += [
                 datastream.source(found.index, found.link, found.source_name)
                 for found in event.citations
-                if found.link is not None
+                if found.link is not None and not self._early
             ]
             records.append(datastream.annotations([_annotation(self._turn)]))
         return records

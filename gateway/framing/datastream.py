@@ -7,6 +7,9 @@ ASCII and has no line ends.
 
     (f (0 | g | 9 | a)* e)*   then   d h* 8   or   3 e d
 
+Version 4.0 knew neither `f` nor `g` nor `h`, and its parser fails for every code that it does not
+know; in an `early` stream a step has no beginning of its own.
+
 `PartWriter` opens and closes the steps; what it is given is text, or JSON text where it says so.
 """
 
@@ -23,10 +26,11 @@ KEEP_ALIVE: Final = b"\n"
 class PartWriter:
     """The parts of one message, each a record that ends in a newline."""
 
-    __slots__ = ("_in_step", "_message_id")
+    __slots__ = ("_early", "_in_step", "_message_id")
 
-    def __init__(self, message_id: str) -> None:
+    def __init__(self, message_id: str, *, early: bool = False) -> None:
         self._message_id = message_id
+        self._early = early
         self._in_step = False
 
     def step(self) -> list[bytes]:
@@ -34,7 +38,7 @@ class PartWriter:
         if self._in_step:
             return []
         self._in_step = True
-        return [_object("f", messageId=quote(self._message_id))]
+        return [] if self._early else [_object("f", messageId=quote(self._message_id))]
 
     def text(self, text: str) -> Sequence[bytes]:
         """Some more of the reply (`0`)."""
@@ -42,8 +46,8 @@ class PartWriter:
         return (record,) if self._in_step else [*self.step(), record]
 
     def reasoning(self, text: str) -> list[bytes]:
-        """Some more of the model's reasoning (`g`)."""
-        return [*self.step(), _part("g", quote(text))]
+        """Some more of the model's reasoning (`g`); an early client has no word for it."""
+        return [] if self._early else [*self.step(), _part("g", quote(text))]
 
     def call(self, call_id: str, name: str, arguments: str) -> list[bytes]:
         """A whole tool call (`9`); clients take no arguments but a JSON object's."""

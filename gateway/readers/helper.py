@@ -9,6 +9,7 @@ Beyond what the packages check, both readers hold the stream to the documented o
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from gateway.readers import (
@@ -35,10 +36,11 @@ _ESCALATION: Final = "request_human_support"
 class DataStreamReader:
     """`text` is what `onTextPart` was given; a record is (code, value).
 
-    `open_calls` are the tool calls without a result.
+    `open_calls` are the tool calls without a result. An `early` reader is that of version 4.0,
+    which knew no beginning of a step, no reasoning and no sources.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = False) -> None:
         self.text = ""
         self.reasoning = ""
         self.terminals: list[str] = []
@@ -63,6 +65,10 @@ class DataStreamReader:
             "g": self._reason,
             "h": self._source,
         }
+        self._early = early
+        if early:
+            for code in "fgh":
+                del self._takes[code]
 
     def feed(self, chunk: bytes) -> None:
         """Reads some more of the body."""
@@ -97,6 +103,8 @@ class DataStreamReader:
             demand(code not in "h8", "an annotation before the end")
         if self._failing:
             demand(code in "ed", "a part after the error")
+        if self._early and code in "09ae":
+            self._in_step = True
         take(value)
         self.records.append((code, value))
 
@@ -347,5 +355,6 @@ def _string(value: object) -> str:
 
 READERS: Final[dict[str, Callable[[], Reader]]] = {
     "data-stream": DataStreamReader,
+    "data-stream-early": partial(DataStreamReader, early=True),
     "ui-message-stream": UiMessageReader,
 }

@@ -62,6 +62,10 @@ REACT: Final[dict[str, object]] = {
     "tools": {"getX": {"description": "d", "parameters": {"a": {"type": "number"}}}},
     "customerSpecificTools": False,
 }
+# What the same client posts with `@ai-sdk/ui-utils` 1.0.0 to 1.1.9, which keeps no parts.
+EARLY: Final = REACT | {
+    "message": {"id": "u1", "role": "user", "content": "hi", "createdAt": "2026-01-01T00:00:00Z"}
+}
 SDK5: Final = {
     "message": {"id": "u1", "role": "user", "parts": [TEXT]},
     "conversationSlug": "abc123",
@@ -134,8 +138,9 @@ FORMATS: Final = [
     (None, SDK5, "ui-message-stream"),
     (None, said(DOCUMENTED), "ui-message-stream"),
     (None, said(DOCUMENTED | {"parts": [TEXT]}), "data-stream"),
-    (None, said(DOCUMENTED | {"createdAt": "2026-01-01T00:00:00Z"}), "data-stream"),
-    (None, said(DOCUMENTED | {"toolInvocations": []}), "data-stream"),
+    (None, said(DOCUMENTED | {"createdAt": "2026-01-01T00:00:00Z"}), "data-stream-early"),
+    (None, said(DOCUMENTED | {"toolInvocations": []}), "data-stream-early"),
+    (None, EARLY, "data-stream-early"),
     (None, said(DOCUMENTED, customerSpecificTools=False), "data-stream"),
     (None, said({"role": "user", "parts": [TEXT]}, customerSpecificTools=True), "data-stream"),
     (None, said({"role": "user", "parts": [TEXT], "createdAt": 1}), "ui-message-stream"),
@@ -151,11 +156,17 @@ def test_the_request_tells_the_stream_format(
 
 
 @pytest.mark.parametrize("pinned", ["data-stream", "ui-message-stream"])
-@pytest.mark.parametrize(("accept", "body"), [row[:2] for row in FORMATS])
+@pytest.mark.parametrize(("accept", "body"), [r[:2] for r in FORMATS if "early" not in r[2]])
 def test_a_pinned_format_asks_nothing(
     accept: str | None, body: object, pinned: StreamFormat
 ) -> None:
     assert decode(body, accept=accept, stream_format=pinned).framing == pinned
+
+
+def test_a_pinned_data_stream_is_still_one_that_an_early_client_reads() -> None:
+    assert decode(EARLY, stream_format="data-stream").framing == "data-stream-early"
+    assert decode(EARLY, stream_format="ui-message-stream").framing == "ui-message-stream"
+    assert decode(EARLY, accept="text/event-stream").framing == "ui-message-stream"
 
 
 def test_accept_may_be_sent_in_several_fields() -> None:

@@ -111,3 +111,18 @@ def test_a_source_without_a_name_has_no_title() -> None:
 
 def test_annotations_are_an_array() -> None:
     assert annotations(['{"id":"m1"}']) == b'8:[{"id":"m1"}]\n'
+
+
+def test_an_early_stream_has_only_codes_of_version_4_0() -> None:
+    writer = PartWriter("m1", early=True)
+    assert writer.reasoning("hm") == []
+    assert list(writer.text("Hel")) == [b'0:"Hel"\n']
+    called = b'9:{"toolCallId":"c","toolName":"t","args":{}}\n'
+    assert writer.call("c", "t", "{}") == [called]
+    step = b'e:{"finishReason":"tool-calls","isContinued":false}\n'
+    assert writer.step_end("tool-calls", None) == [step]
+    assert list(writer.text("lo")) == [b'0:"lo"\n']
+    assert writer.end("stop", None) == [
+        b'e:{"finishReason":"stop","isContinued":false}\n',
+        b'd:{"finishReason":"stop"}\n',
+    ]
