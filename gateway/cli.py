@@ -264,7 +264,8 @@ def _refuse_bad_name(option: str, value: str) -> None:
 
 
 def _summary(settings: "Settings") -> list[tuple[str, str]]:
-    rows = [("listens", ", ".join(settings.server.bind))]
+    tls = [f"{address} (TLS)" for address in settings.server.tls_bind]
+    rows = [("listens", ", ".join([*settings.server.bind, *tls]))]
     rows += [("upstream", f"{name}: {_place(it)}") for name, it in settings.upstreams.items()]
     rows += [
         ("agent", f"{name}: {', then '.join(agent.upstreams)}")

@@ -297,9 +297,6 @@ def test_a_faulty_entry_does_not_make_what_names_it_faulty() -> None:
     ("key", "value"),
     [
         ("server.workers", 2),
-        ("server.tls_bind", ["127.0.0.1:8443"]),
-        ("server.certificate", "c.pem"),
-        ("server.private_key", "k.pem"),
         ("server.playground", True),
         ("server.trusted_proxies", ["10.0.0.0/8"]),
         ("store.url", "redis://127.0.0.1"),

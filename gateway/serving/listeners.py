@@ -3,18 +3,24 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from hypercorn.asyncio.run import worker_serve
-from hypercorn.config import Config, Sockets
+from hypercorn.asyncio.lifespan import Lifespan
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import wrap_app
 
 _BACKLOG: Final = 2048
 _GRACEFUL_S: Final = 3.0
+_GOODBYE_S: Final = 1.0  # for the answer to a close_notify, which many clients never give
 _HEADER_LIST_BYTES: Final = 16_384
 
-log: Final = logging.getLogger("gateway.serving")
+_log: Final = logging.getLogger("gateway.serving")
 
 
 class ListenError(Exception):
@@ -67,40 +73,94 @@ async def serve(
     stop: asyncio.Event,
     *,
     idle_s: float,
+    secure: Sequence[socket.socket] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serves HTTP/1.1 and h2c on the sockets until `stop` is set, then closes every connection.
+    """Serves until `stop` is set, then closes every connection.
 
-    Hypercorn's own wait for connections has no end on Python 3.12.1 and later, so this one has.
+    HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
     """
     config = _config(idle_s)
-    held = Sockets(secure_sockets=[], insecure_sockets=list(sockets), quic_sockets=[])
-    server = asyncio.create_task(
-        worker_serve(
-            wrap_app(app, config.wsgi_max_body_size, "asgi"),
-            config,
-            sockets=held,
-            shutdown_trigger=stop.wait,
+    server = _Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
+    async with server.lifespan():
+        try:
+            for sock in sockets:
+                await server.listen(sock)
+            for sock in secure:
+                await server.listen(sock, tls)
+            await stop.wait()
+        finally:
+            await server.close()
+
+
+class _Server:
+    """Hypercorn's connections on sockets of ours, each in a task of its own.
+
+    Its own `worker_serve` waits without an end for clients that do not close, on TLS and, from
+    Python 3.12.1 on, without it too.
+    """
+
+    def __init__(self, app: AppWrapper, config: Config) -> None:
+        self._app = app
+        self._config = config
+        self._context = WorkerContext(None)
+        self._state: LifespanState = {}
+        self._loop = asyncio.get_running_loop()
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """The application's own start and end."""
+        lifespan = Lifespan(self._app, self._config, self._loop, self._state)
+        task = self._loop.create_task(lifespan.handle_lifespan())
+        try:
+            await lifespan.wait_for_startup()
+            if task.done():
+                task.result()
+            yield
+            await lifespan.wait_for_shutdown()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accepts connections; a handshake has as long as a connection may be idle."""
+        server = await asyncio.start_server(
+            self._connected,
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=self._config.keep_alive_timeout if tls else None,
+            ssl_shutdown_timeout=_GOODBYE_S if tls else None,
         )
-    )
-    try:
-        await _until_stopped(server, stop)
-        await asyncio.wait([server], timeout=_GRACEFUL_S + 1)
-    finally:
-        server.cancel()
-        await asyncio.wait([server], timeout=1)
-        if stop.is_set() and server.done() and not server.cancelled() and server.exception():
-            log.debug("the server ended with %r", server.exception())
+        self._servers.append(server)
 
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
-async def _until_stopped(server: asyncio.Task[None], stop: asyncio.Event) -> None:
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([server, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-    if not stop.is_set():
-        await server
-        raise RuntimeError("the server ended by itself")
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await TCPServer(
+                self._app, self._loop, self._config, self._context, self._state, reader, writer
+            )
+        except Exception as error:  # noqa: BLE001 - a connection's fault ends that connection
+            _log.debug("a connection ended with %r", error)
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """Stops accepting, and gives connections a moment to end."""
+        for server in self._servers:
+            server.close()
+        await self._context.terminated.set()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=_GRACEFUL_S)
+        for task in list(self._connections):
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=1)
 
 
 def _config(idle_s: float) -> Config:
@@ -111,7 +171,5 @@ def _config(idle_s: float) -> Config:
     config.keep_alive_timeout = idle_s
     # Hypercorn's own count leaves streams without an end once it is reached.
     config.keep_alive_max_requests = 10**9
-    config.graceful_timeout = _GRACEFUL_S
-    config.backlog = _BACKLOG
     config.h2_max_header_list_size = _HEADER_LIST_BYTES
     return config

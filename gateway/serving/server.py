@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from ssl import SSLContext
 from typing import Final
 
 import structlog
@@ -21,6 +22,7 @@ from gateway import wiring
 from gateway.demo import Demo, DemoError
 from gateway.errors import GatewayError
 from gateway.serving.listeners import ListenError, address, listen, serve
+from gateway.serving.tls import CertificateError, server_context
 from gateway.settings import Settings, has_credentials
 from gateway.telemetry import logs
 
@@ -47,7 +49,7 @@ def run(settings: Settings, *, demo: bool) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_Server(settings, shown).run())
-    except (ListenError, DemoError, GatewayError, wiring.StartError) as error:
+    except (ListenError, CertificateError, DemoError, GatewayError, wiring.StartError) as error:
         _say(f"gateway: {error}")
         return 1
     except KeyboardInterrupt:
@@ -69,18 +71,23 @@ class _Server:
         self._signals.install()
         async with AsyncExitStack() as stack:
             public = [self._listen(stack, bind) for bind in self._settings.server.bind]
+            secure = [self._listen(stack, bind) for bind in self._settings.server.tls_bind]
             admin = self._listen(stack, self._settings.admin.bind)
             built = await self._unless_signalled(
                 stack.enter_async_context(wiring.build(self._settings, progress=_say))
             )
             if built is None:
                 return 0
-            for app, sockets in ((built.app, public), (built.admin, [admin])):
-                await stack.enter_async_context(self._serving(app, sockets))
-            addresses = [address(sock) for sock in public]
-            _log.info("listening", public=addresses, admin=address(admin))
+            for app, sockets, behind_tls in (
+                (built.app, public, secure),
+                (built.admin, [admin], []),
+            ):
+                await stack.enter_async_context(self._serving(app, sockets, behind_tls))
+            plain, tls = ([address(sock) for sock in socks] for socks in (public, secure))
+            _log.info("listening", public=plain, tls=tls, admin=address(admin))
             if self._demo is not None:
-                await self._demo.show(f"http://{addresses[0]}", built.store, built.tokens)
+                url = f"http://{plain[0]}" if plain else f"https://{tls[0]}"
+                await self._demo.show(url, built.store, built.tokens)
             await self._signals.first.wait()
             await self._drain(built)
         _log.info("stopped")
@@ -91,6 +98,10 @@ class _Server:
         sock = listen(bind, unread_s=2 * self._settings.limits.send_s)
         stack.callback(sock.close)
         return sock
+
+    def _tls(self) -> SSLContext:
+        server = self._settings.server
+        return server_context(server.certificate, server.private_key)
 
     async def _unless_signalled(
         self, starting: Coroutine[None, None, wiring.Built]
@@ -109,10 +120,15 @@ class _Server:
             signalled.cancel()
 
     @asynccontextmanager
-    async def _serving(self, app: wiring.Asgi, sockets: list[socket]) -> AsyncIterator[None]:
+    async def _serving(
+        self, app: wiring.Asgi, sockets: list[socket], secure: list[socket]
+    ) -> AsyncIterator[None]:
         """Hypercorn in a task of its own; one that ends by itself ends the gateway."""
         idle_s = self._settings.limits.connection_idle_s
-        task = asyncio.create_task(serve(app, sockets, self._stop, idle_s=idle_s))
+        tls = self._tls() if secure else None
+        task = asyncio.create_task(
+            serve(app, sockets, self._stop, idle_s=idle_s, secure=secure, tls=tls)
+        )
         task.add_done_callback(lambda _: self._signals.first.set())
         try:
             yield

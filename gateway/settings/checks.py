@@ -4,7 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from gateway.settings.model import Settings, TenantSettings, ToolSettings, UpstreamSettings
+from gateway.settings.certificate import pair_fault, pair_warning
+from gateway.settings.model import (
+    ServerSettings,
+    Settings,
+    TenantSettings,
+    ToolSettings,
+    UpstreamSettings,
+)
 from gateway.settings.problems import Fault, closest
 from gateway.settings.shape import Path
 
@@ -34,6 +41,7 @@ def check(settings: Settings, known: Known) -> list[Fault]:
     """Every fault between settings that are each well formed."""
     return [
         *_listeners(settings),
+        *_certificate(settings.server),
         *_upstreams(settings),
         *_agents(settings, known),
         *_tenants(settings, known),
@@ -44,6 +52,10 @@ def check(settings: Settings, known: Known) -> list[Fault]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
+    return [*_certificate_warnings(settings.server), *_useless_keys(settings)]
+
+
+def _useless_keys(settings: Settings) -> list[str]:
     return [
         f"tenants.{tenant}.keys.{name}.dialects: helper takes session tokens, not keys; "
         f"set tenants.{tenant}.dialects.helper.session_secrets"
@@ -65,11 +77,30 @@ def _listeners(settings: Settings) -> Iterator[Fault]:
             seen.add(address)
     if settings.admin.bind in seen and not settings.admin.bind.endswith(":0"):
         yield Fault(("admin", "bind"), f"{settings.admin.bind} is the public listener's as well")
-    if server.tls_bind and not (server.certificate and server.private_key):
-        yield Fault(("server", "tls_bind"), "needs server.certificate and server.private_key")
     if settings.store.url == "memory:" and server.workers > 1:
         text = "memory: is one worker's own; use sqlite:PATH, or server.workers 1"
         yield Fault(("store", "url"), text)
+
+
+def _certificate(server: ServerSettings) -> Iterator[Fault]:
+    """Only what is served with has to be there: a file may name a pair that is yet to come."""
+    if not server.tls_bind:
+        return
+    if server.certificate is None or server.private_key is None:
+        yield Fault(("server", "tls_bind"), "needs server.certificate and server.private_key")
+    elif fault := pair_fault(server.certificate, server.private_key):
+        yield Fault(("server", fault.setting), fault.text, because_of=("server", "tls_bind"))
+
+
+def _certificate_warnings(server: ServerSettings) -> list[str]:
+    if server.certificate is None or server.private_key is None:
+        return []
+    if not server.tls_bind:
+        return [
+            "server.certificate: is not used; give server.tls_bind an address, e.g. 0.0.0.0:443"
+        ]
+    text = pair_warning(server.certificate, server.private_key)
+    return [f"server.certificate: {text}"] if text else []
 
 
 def _upstreams(settings: Settings) -> Iterator[Fault]:

@@ -15,9 +15,6 @@ _NONE: Final[tuple[object, ...]] = (None, (), {})
 # A path, with * for any name or list index, and the values that ask for nothing.
 _LATER: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
     ("server.workers", (1,)),
-    ("server.tls_bind", _NONE),
-    ("server.certificate", _NONE),
-    ("server.private_key", _NONE),
     ("server.playground", (False,)),
     ("server.trusted_proxies", _NONE),
     ("upstreams.*.targets", _NONE),

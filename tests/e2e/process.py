@@ -104,9 +104,11 @@ class GatewayProcess:
             return
         self.records.append(record)
         if record.get("event") == "listening":
-            addresses = [Address.parse(str(text)) for text in record["public"]]
-            self.public, *more = addresses
-            self.tls = more[0] if more else None
+            plain, tls = (
+                [Address.parse(str(text)) for text in record[key]] for key in ("public", "tls")
+            )
+            self.tls = tls[0] if tls else None
+            self.public = (plain or tls)[0]
             self.admin = Address.parse(str(record["admin"]))
             self._listening.set()
 

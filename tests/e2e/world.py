@@ -22,7 +22,8 @@ from tests.e2e.http1 import H1
 from tests.e2e.http2 import H2
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import Chat, credential_field
-from tests.e2e.wire import Answer, Exchange, Request, whole
+from tests.e2e.tls import CERTIFICATE, client_context, server_settings
+from tests.e2e.wire import Address, Answer, Exchange, Request, whole
 from tests.upstream import (
     Script,
     ScriptedUpstream,
@@ -37,6 +38,7 @@ from tests.upstream import (
 )
 
 PROTOCOLS: Final = ("h1", "h2")
+TLS_PROTOCOLS: Final = ("h1-tls", "h2-tls")  # in a world that was opened with `tls`
 # In a write of its own and read on its own, also on a busy machine.
 _APART: Final = Sleep(0.005)
 _CLOCK_S: Final = 10.0
@@ -137,18 +139,44 @@ class World:
 
     # What a client does.
 
-    async def h1(self) -> H1:
+    @property
+    def url(self) -> str:
+        """Where clients find the gateway without TLS."""
+        return f"http://{self.gateway.public}"
+
+    @property
+    def tls(self) -> Address:
+        """The listener under TLS, in a world that was opened with `tls`."""
+        assert self.gateway.tls is not None
+        return self.gateway.tls
+
+    @property
+    def tls_url(self) -> str:
+        """Where clients that trust `ca_file` find the gateway under TLS."""
+        return f"https://{self.tls}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM file of the issuer of the gateway's certificate."""
+        return CERTIFICATE
+
+    async def h1(self, *, tls: bool = False) -> H1:
         """A connection of HTTP/1.1; the caller closes it."""
+        if tls:
+            return await H1.connect(self.tls, client_context("http/1.1"))
         return await H1.connect(self.gateway.public)
 
-    async def h2(self) -> H2:
+    async def h2(self, *, tls: bool = False) -> H2:
         """A connection of HTTP/2; the caller closes it."""
+        if tls:
+            return await H2.connect(self.tls, client_context("h2"))
         return await H2.connect(self.gateway.public)
 
     @asynccontextmanager
     async def sending(self, request: Request, protocol: str = "h1") -> AsyncIterator[Exchange]:
         """A request on a connection of its own, which is closed at the end."""
-        connection = await (self.h1() if protocol == "h1" else self.h2())
+        tls = protocol in TLS_PROTOCOLS
+        connection = await (self.h1(tls=tls) if protocol.startswith("h1") else self.h2(tls=tls))
         try:
             yield await connection.send(request)
         finally:
@@ -230,9 +258,15 @@ async def open_world(
     tenants: Mapping[str, object] | None = None,
     clocks: Mapping[str, float] | None = None,
     turn_s: float = 60,
+    tls: bool = False,
     **sections: Mapping[str, object],
 ) -> AsyncIterator[World]:
-    """A world with the tenants of `_tenants` unless others are given; it ends with status 0."""
+    """A world with the tenants of `_tenants` unless others are given; it ends with status 0.
+
+    With `tls` the gateway has a second listener, under TLS.
+    """
+    if tls:
+        sections["server"] = {**server_settings(), **sections.get("server", {})}
     async with ScriptedUpstream(_NOBODY_ASKED) as scripted:
         agents = {
             "default": {"upstreams": ["main"], "turn_s": turn_s},
