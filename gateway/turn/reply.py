@@ -1,6 +1,7 @@
 """Folds a turn's events into the reply that history keeps. Sans-IO.
 
-Bound: the reply's text holds at most `output_bytes` code points; what comes after is `Truncated`.
+Bound: all that the model generated in the turn, text, reasoning and calls, holds at most
+`output_bytes` bytes of UTF-8; what comes after is `Truncated`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from gateway.events import (
     ModelFinished,
     ReasoningDelta,
     TextDelta,
+    ToolCallDelta,
     ToolCallEnded,
     ToolCallStarted,
     ToolReturned,
@@ -41,26 +43,36 @@ class ReplyFold:
     def take(self, events: Sequence[ModelEvent]) -> bool:
         """Adds events that are about to be sent; true if any of them is text to be seen.
 
-        Raises `Truncated` if their text would pass the bound, and then adds none of it.
+        Raises `Truncated` if they would pass the bound, and then adds none of their text.
         """
         parts: list[str] = []
         for event in events:
             if type(event) is TextDelta:
                 self.deltas += 1
-                self._left -= len(event.text)
-                if self._left < 0:
-                    raise Truncated("the reply passed output_bytes")
+                self._spend(event.text)
                 parts.append(event.text)
             elif isinstance(event, CitationFound):
+                self._spend(event.link or "", event.source_name or "", event.cited_text or "")
                 self.citations.append(event)
             elif isinstance(event, ReasoningDelta):
                 self.deltas += 1
+                self._spend(event.text)
+            elif isinstance(event, ToolCallStarted):
+                self._spend(event.call_id, event.name)
+            elif isinstance(event, ToolCallDelta):
+                self._spend(event.arguments)
             elif isinstance(event, ToolCallEnded):
                 self._unanswered.add(event.call_id)
             elif isinstance(event, ToolReturned):
                 self._unanswered.discard(event.call_id)
         self._parts += parts
         return bool(parts)
+
+    def _spend(self, *texts: str) -> None:
+        for text in texts:
+            self._left -= len(text) if text.isascii() else len(text.encode())
+        if self._left < 0:
+            raise Truncated("the reply passed output_bytes")
 
 
 def generated(events: Sequence[ModelEvent]) -> bool:

@@ -29,7 +29,9 @@ class Server:
         self.taking = asyncio.Event()
         self.taking.set()
         self.parting = False
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
+        self.receive_failure: Exception | None = None
+        self.limits = LIMITS
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
 
     def body(self, data: bytes, *, more: bool = False) -> None:
@@ -48,7 +50,12 @@ class Server:
             if self.failure is not None:
                 raise self.failure
 
-        exchange = Exchange(self.scope, self._incoming.get, send, LIMITS)
+        async def receive() -> Message:
+            if self.receive_failure is not None:
+                raise self.receive_failure
+            return await self._incoming.get()
+
+        exchange = Exchange(self.scope, receive, send, self.limits)
         await exchange.run(handler)
 
 
@@ -324,3 +331,122 @@ async def test_a_connection_that_the_kernel_gave_up_is_a_client_that_has_gone(fi
     await asyncio.wait_for(server.serve(handler), 1)
     assert ended == ([True] if finish else [])
     assert len(server.sent) == 1
+
+
+@pytest.mark.parametrize("declared", ["²", "9" * 5000, "9" * 19])
+async def test_a_declared_length_that_python_cannot_read_is_no_fault(declared: str) -> None:
+    server = Server(headers=[(b"content-length", declared.encode("latin-1"))])
+    server.body(b"")
+    outcome = await read_body(server)
+    assert isinstance(outcome, bytes | PayloadTooLarge)
+
+
+@pytest.mark.parametrize(("first", "refused"), [(b"x", True), (b"x" * 5000, False)])
+async def test_a_body_has_to_come_at_a_kilobyte_a_second(first: bytes, refused: bool) -> None:
+    server = Server()
+    server.limits = ExchangeLimits(body_bytes=10_000, body_s=2)
+    server.body(first, more=True)
+    reading = asyncio.create_task(read_body(server))
+    await asyncio.sleep(1.2)  # half of `body_s` is the grace
+    server.body(b"y")
+    outcome = await reading
+    if refused:
+        assert isinstance(outcome, HttpError)
+        assert outcome.http_status == 408
+    else:
+        assert outcome == first + b"y"
+
+
+async def test_what_comes_after_an_early_answer_is_not_kept() -> None:
+    server = Server()
+    server.limits = ExchangeLimits(body_bytes=1 << 20, body_s=5)
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.reply(Reply(401, (), b"no"))
+
+    serving = asyncio.create_task(server.serve(handler))
+    await asyncio.sleep(0.01)
+    for _ in range(2):  # without an end, and more than the linger allows
+        server.body(b"x" * 40_000, more=True)
+    await asyncio.wait_for(serving, 1)
+    assert server.sent[-1]["more_body"] is False
+
+
+async def test_a_server_that_cannot_receive_is_a_client_that_has_gone() -> None:
+    server = Server()
+    server.receive_failure = RuntimeError("the server's own fault")
+
+    async def handler(exchange: Exchange) -> None:
+        await asyncio.sleep(30)
+
+    await asyncio.wait_for(server.serve(handler), 1)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+async def test_a_server_that_cannot_send_is_a_client_that_has_gone(finish: bool) -> None:
+    server = Server()
+    server.failure = RuntimeError("the server's own fault")
+    server.body(b"")
+    ended: list[bool] = []
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.cancel_when_gone = not finish
+        await exchange.start(Reply(200, ()))
+        await asyncio.sleep(0)
+        await exchange.write(b"a")
+        ended.append(exchange.gone)
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert ended == ([True] if finish else [])
+    assert len(server.sent) == 1
+
+
+async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None:
+    server = Server()
+    server.body(b"")
+
+    async def handler(exchange: Exchange) -> None:
+        raise RuntimeError("a fault")
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert server.sent[0]["status"] == 500
+    assert server.sent[-1]["more_body"] is False
+
+
+async def test_a_handler_that_raises_in_its_answer_leaves_it_without_an_end() -> None:
+    server = Server()
+    server.body(b"")
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start(Reply(200, ()))
+        await exchange.write(b"half")
+        raise RuntimeError("a fault")
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert server.sent[-1]["more_body"] is True
+
+
+async def test_fields_that_cannot_be_sent_are_no_answer_yet() -> None:
+    server = Server()
+    server.body(b"")
+
+    async def handler(exchange: Exchange) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            await exchange.start(Reply(200, (("x-name", "\N{SNOWMAN}"),)))
+        assert not exchange.answered
+        await exchange.reply(Reply(500, (), b""))
+
+    await asyncio.wait_for(server.serve(handler), 1)
+    assert server.sent[0]["status"] == 500
+
+
+async def test_no_task_outlives_the_exchange() -> None:
+    server = Server()
+    server.body(b"")
+    before = asyncio.all_tasks()
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.reply(Reply(200, (), b"hi"))
+
+    await server.serve(handler)
+    assert asyncio.all_tasks() == before

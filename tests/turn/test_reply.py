@@ -1,7 +1,14 @@
 import pytest
 
 from gateway.errors import Truncated
-from gateway.events import CitationFound, ModelEvent, ReasoningDelta, TextDelta
+from gateway.events import (
+    CitationFound,
+    ModelEvent,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from gateway.turn.reply import ReplyFold, joined
 
 
@@ -35,6 +42,21 @@ def test_what_came_with_text_over_the_bound_is_not_kept_either() -> None:
     with pytest.raises(Truncated):
         fold.take([TextDelta("ab"), TextDelta("cd")])
     assert fold.text == ""
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [ReasoningDelta("abcd")],
+        [ToolCallStarted("1", "abc")],
+        [ToolCallStarted("1", "a"), ToolCallDelta("1", "{}")],
+        [CitationFound("1", "abc", None, "d")],
+        [TextDelta("\N{SNOWMAN}"), TextDelta("a")],
+    ],
+)
+def test_all_that_is_generated_counts_for_the_bound_in_bytes(events: list[ModelEvent]) -> None:
+    with pytest.raises(Truncated):
+        ReplyFold(3).take(events)
 
 
 def test_only_neighbouring_text_is_joined() -> None:
