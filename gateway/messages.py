@@ -5,7 +5,7 @@ Sans-IO: times and ids arrive as arguments.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant"]
 StreamFormat = Literal["auto", "data-stream", "ui-message-stream"]
@@ -94,6 +94,7 @@ class ChatRequest:
 
 
 MessageStatus = Literal["complete", "partial"]
+ConversationStatus = Literal["open", "completed", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,30 @@ class ConversationKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a conversation was started with; never changed.
+
+    `agent` is the configured agent that serves it (None: the caller's), `variables` are the values
+    of `{{name}}` in that agent's prompt, `expires_at` (seconds since the epoch) is when it ends by
+    itself. `details` are JSON values that only the dialect's own endpoints read.
+    """
+
+    agent: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    expires_at: float | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+NO_TERMS: Final = Terms()
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """A stored conversation and the newest part of its history, oldest first.
 
     `public_id` is 32 characters of `[a-z0-9]`, made once; `owner` the helper identity that
-    started it, None where the tenant's key is owner enough.
+    started it, None where the tenant's key is owner enough. `updated_at` is when it was started or
+    last written to. `length` counts its messages, `read` how many of them its owner has read.
     """
 
     key: ConversationKey
@@ -133,6 +153,35 @@ class Conversation:
     created_at: float
     messages: tuple[Message, ...] = ()
     subject: str | None = None
+    updated_at: float = 0.0
+    length: int = 0
+    read: int = 0
+    status: ConversationStatus = "open"
+    terms: Terms = NO_TERMS
+
+    def status_at(self, now: float) -> ConversationStatus:
+        """The status, with an open conversation completed once it has expired."""
+        expires_at = self.terms.expires_at
+        if self.status == "open" and expires_at is not None and now >= expires_at:
+            return "completed"
+        return self.status
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """A part of a list; `cursor` is where the next part begins, None at the end."""
+
+    conversations: tuple[Conversation, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """A part of a conversation's messages, oldest first; `after` begins the next part, None at
+    the end."""
+
+    messages: tuple[Message, ...]
+    after: int | None
 
 
 @dataclass(frozen=True, slots=True)

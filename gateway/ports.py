@@ -11,16 +11,21 @@ from typing import Literal, Protocol
 from gateway.errors import GatewayError
 from gateway.events import ModelEvent, TurnEvent
 from gateway.messages import (
+    NO_TERMS,
     ChatRequest,
     Conversation,
     ConversationKey,
+    ConversationPage,
+    ConversationStatus,
     DialectOptions,
     Headers,
     Message,
+    MessagePage,
     Principal,
     Prompt,
     Reply,
     RequestHead,
+    Terms,
     TurnContext,
     UpstreamRequest,
 )
@@ -198,7 +203,8 @@ class ConversationStore(Protocol):
     """Conversations and their messages.
 
     Every method raises `StoreUnavailable` when the store does not answer in time or refuses.
-    A cancelled call has either happened wholly or not at all.
+    A cancelled call has either happened wholly or not at all. A conversation that nobody wrote to
+    for the store's retention time is unknown to every method, whether it was swept yet or not.
     """
 
     async def open(self) -> None:
@@ -217,13 +223,81 @@ class ConversationStore(Protocol):
         ...
 
     async def create(
-        self, key: ConversationKey, *, owner: str | None, subject: str | None
+        self,
+        key: ConversationKey,
+        *,
+        owner: str | None,
+        subject: str | None,
+        terms: Terms = NO_TERMS,
     ) -> Conversation:
         """A new conversation. Raises `Conflict` if the key is taken."""
         ...
 
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
+        ...
+
+    async def update(
+        self,
+        key: ConversationKey,
+        *,
+        subject: str | None = None,
+        status: ConversationStatus | None = None,
+    ) -> Conversation:
+        """The conversation (without messages) after the change; None changes nothing.
+
+        One that has ended keeps its status. Raises `NotFound`.
+        """
+        ...
+
+    async def mark_read(self, key: ConversationKey, count: int) -> None:
+        """Notes that the first `count` messages were read; never takes back. Raises `NotFound`."""
+        ...
+
+    async def delete(self, key: ConversationKey) -> None:
+        """Forgets the conversation and its messages. Raises `NotFound`."""
+        ...
+
+    async def recent(
+        self,
+        tenant: str,
+        dialect: str,
+        *,
+        owner: str | None,
+        limit: int,
+        cursor: str | None = None,
+        messages: int = 0,
+    ) -> ConversationPage:
+        """That owner's conversations (None: those without one), last written to first, with the
+        newest `messages` messages of each.
+
+        A conversation that nobody writes to meanwhile is on exactly one of the pages. Raises
+        `BadRequest` for a cursor that no page had.
+        """
+        ...
+
+    async def count(
+        self, tenant: str, dialect: str, *, owner: str | None, unread: bool = False
+    ) -> int:
+        """How many conversations `recent` would give in all; with `unread`, of those how many have
+        messages that were not read."""
+        ...
+
+    async def find(
+        self, tenant: str, dialect: str, public_id: str, *, messages: int
+    ) -> Conversation:
+        """As `load`, by the public id. Raises `NotFound`."""
+        ...
+
+    async def history(self, key: ConversationKey, *, limit: int, after: int = 0) -> MessagePage:
+        """The messages from the oldest on, `limit` at a time. Raises `NotFound`."""
+        ...
+
+    async def scan(self, *, limit: int, cursor: str | None = None) -> ConversationPage:
+        """Every conversation of every tenant, without messages and in no promised order.
+
+        One that is there all the time comes at least once. Raises `BadRequest` as `recent` does.
+        """
         ...
 
 

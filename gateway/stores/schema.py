@@ -43,8 +43,19 @@ CREATE TABLE messages (
 ) STRICT;
 """
 
+# `terms` is JSON (see `forms.py`), `read_length` counts messages. What is there already counts as
+# read: nobody was told otherwise.
+_STATE: Final = """
+ALTER TABLE conversations ADD COLUMN status TEXT NOT NULL DEFAULT 'open'
+    CHECK (status IN ('open', 'completed', 'failed'));
+ALTER TABLE conversations ADD COLUMN read_length INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE conversations ADD COLUMN terms TEXT NOT NULL DEFAULT '';
+UPDATE conversations SET read_length = length;
+CREATE INDEX conversations_by_owner ON conversations (tenant, dialect, owner, updated_at);
+"""
+
 # A step that a release has shipped is never changed; the next one is added behind it.
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _STATE)
 VERSION: Final = len(MIGRATIONS)
 
 _CHECK_S: Final = 0.25

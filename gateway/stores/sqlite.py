@@ -9,14 +9,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.messages import Conversation, ConversationKey, Message
-from gateway.stores.connection import rows
+from gateway.messages import (
+    NO_TERMS,
+    Conversation,
+    ConversationKey,
+    ConversationPage,
+    ConversationStatus,
+    Message,
+    MessagePage,
+    Terms,
+)
+from gateway.stores import statements
 from gateway.stores.desks import Reader, Writer
 from gateway.stores.public_id import new_public_id
 from gateway.stores.worker import Worker
@@ -29,28 +39,7 @@ _READS_TOGETHER: Final = 16
 # of the store would wait for seconds.
 _SWITCH_S: Final = 0.0001
 
-_LOAD: Final = """
-SELECT c.public_id, c.owner, c.subject, c.created_at,
-       m.id, m.role, m.text, m.created_at, m.status
-FROM conversations AS c
-LEFT JOIN messages AS m ON m.conversation = c.number AND m.seq > c.length - ?
-WHERE c.tenant = ? AND c.dialect = ? AND c.id = ?
-ORDER BY m.seq
-"""
-_CREATE: Final = """
-INSERT INTO conversations (tenant, dialect, id, public_id, owner, subject, created_at, updated_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (tenant, dialect, id) DO NOTHING
-"""
-_GROW: Final = """
-UPDATE conversations SET updated_at = ?, length = length + ?
-WHERE tenant = ? AND dialect = ? AND id = ?
-RETURNING number, length
-"""
-_ADD: Final = """
-INSERT INTO messages (conversation, seq, id, role, text, created_at, status)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -114,79 +103,114 @@ class SqliteStore:
 
         With `create` an unknown one is made, else `NotFound` is raised.
         """
-        found = await _use(self._reader).call(partial(_load, key, messages))
+        found = await self._read(partial(statements.load, key, messages, self._oldest()))
         if found is not None:
             return found
         if not create:
             raise NotFound("unknown conversation")
-        new = Conversation(key, self._new_id(), None, self._clock())
-        return await _use(self._writer).call(partial(_load_or_create, new, messages))
+        new = self._new(key, owner=None, subject=None, terms=NO_TERMS)
+        return await self._write(partial(statements.load_or_create, new, messages, self._oldest()))
 
     async def create(
-        self, key: ConversationKey, *, owner: str | None, subject: str | None
+        self,
+        key: ConversationKey,
+        *,
+        owner: str | None,
+        subject: str | None,
+        terms: Terms = NO_TERMS,
     ) -> Conversation:
         """A new conversation. Raises `Conflict` if the key is taken."""
-        new = Conversation(key, self._new_id(), owner, self._clock(), subject=subject)
-        if not await _use(self._writer).call(partial(_create, new)):
+        new = self._new(key, owner=owner, subject=subject, terms=terms)
+        if not await self._write(partial(statements.create, new, self._oldest())):
             raise Conflict("the conversation exists")
         return new
 
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
-        await _use(self._writer).call(partial(_append, key, tuple(messages), self._clock()))
+        added = tuple(messages)
+        await self._write(partial(statements.append, key, added, self._clock(), self._oldest()))
+
+    async def update(
+        self,
+        key: ConversationKey,
+        *,
+        subject: str | None = None,
+        status: ConversationStatus | None = None,
+    ) -> Conversation:
+        """The conversation after the change. Raises `NotFound`."""
+        return await self._write(partial(statements.update, key, subject, status, self._oldest()))
+
+    async def mark_read(self, key: ConversationKey, count: int) -> None:
+        """Notes that the first `count` messages were read. Raises `NotFound`."""
+        await self._write(partial(statements.mark_read, key, count, self._oldest()))
+
+    async def delete(self, key: ConversationKey) -> None:
+        """Forgets the conversation and its messages. Raises `NotFound`."""
+        await self._write(partial(statements.delete, key, self._oldest()))
+
+    async def recent(
+        self,
+        tenant: str,
+        dialect: str,
+        *,
+        owner: str | None,
+        limit: int,
+        cursor: str | None = None,
+        messages: int = 0,
+    ) -> ConversationPage:
+        """That owner's conversations, last written to first. Raises `BadRequest`."""
+        oldest = self._oldest()
+        return await self._read(
+            partial(statements.recent, tenant, dialect, owner, cursor, limit, messages, oldest)
+        )
+
+    async def count(
+        self, tenant: str, dialect: str, *, owner: str | None, unread: bool = False
+    ) -> int:
+        """How many conversations `recent` would give in all, or the unread ones of them."""
+        oldest = self._oldest()
+        return await self._read(partial(statements.count, tenant, dialect, owner, unread, oldest))
+
+    async def find(
+        self, tenant: str, dialect: str, public_id: str, *, messages: int
+    ) -> Conversation:
+        """As `load`, by the public id. Raises `NotFound`."""
+        oldest = self._oldest()
+        found = await self._read(
+            partial(statements.find, tenant, dialect, public_id, messages, oldest)
+        )
+        if found is None:
+            raise NotFound("unknown conversation")
+        return found
+
+    async def history(self, key: ConversationKey, *, limit: int, after: int = 0) -> MessagePage:
+        """The messages from the oldest on, `limit` at a time. Raises `NotFound`."""
+        return await self._read(partial(statements.history, key, limit, after, self._oldest()))
+
+    async def scan(self, *, limit: int, cursor: str | None = None) -> ConversationPage:
+        """Every conversation, those written to longest ago first. Raises `BadRequest`."""
+        return await self._read(partial(statements.scan, cursor, limit, self._oldest()))
+
+    def _new(
+        self, key: ConversationKey, *, owner: str | None, subject: str | None, terms: Terms
+    ) -> Conversation:
+        now = self._clock()
+        return Conversation(
+            key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
+        )
+
+    def _oldest(self) -> float:
+        """The first moment at which what is kept may have been written to last."""
+        return -inf if self._keep_s is None else self._clock() - self._keep_s
+
+    async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await _use(self._reader).call(work)
+
+    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await _use(self._writer).call(work)
 
 
 def _use(worker: Worker | None) -> Worker:
     if worker is None:
         raise StoreUnavailable("the store is not open")
     return worker
-
-
-def _load(key: ConversationKey, messages: int, connection: apsw.Connection) -> Conversation | None:
-    found = rows(connection, _LOAD, (messages, *key))
-    if not found:
-        return None
-    public_id, owner, subject, created_at = found[0][:4]
-    # A conversation without messages is one row with nothing in the message's columns.
-    history = tuple(Message(*row[4:]) for row in found if row[4] is not None)
-    return Conversation(key, public_id, owner, created_at, history, subject)
-
-
-def _create(new: Conversation, connection: apsw.Connection) -> bool:
-    """Whether the key was free."""
-    row = (*new.key, new.public_id, new.owner, new.subject, new.created_at, new.created_at)
-    connection.execute(_CREATE, row)
-    return connection.changes() == 1
-
-
-def _load_or_create(new: Conversation, messages: int, connection: apsw.Connection) -> Conversation:
-    _create(new, connection)
-    return _load(new.key, messages, connection) or new
-
-
-def _append(
-    key: ConversationKey,
-    messages: tuple[Message, ...],
-    now: float,
-    connection: apsw.Connection,
-) -> None:
-    grown = rows(connection, _GROW, (now, len(messages), *key))
-    if not grown:
-        raise NotFound("unknown conversation")
-    number, length = grown[0]
-    first = length - len(messages) + 1
-    connection.executemany(
-        _ADD,
-        (
-            (
-                number,
-                first + place,
-                entry.id,
-                entry.role,
-                entry.text,
-                entry.created_at,
-                entry.status,
-            )
-            for place, entry in enumerate(messages)
-        ),
-    )

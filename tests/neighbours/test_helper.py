@@ -8,11 +8,13 @@ import pytest
 from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import BadRequest, HttpError, MailboxNotFound, Unauthorized
 from gateway.messages import (
+    NO_TERMS,
     Conversation,
     ConversationKey,
     Headers,
     Reply,
     RequestHead,
+    Terms,
 )
 from gateway.neighbours.helper import (
     HelperConversations,
@@ -198,9 +200,14 @@ class Shelf(MemoryStore):
         self.created: list[tuple[ConversationKey, str | None, str | None]] = []
 
     async def create(
-        self, key: ConversationKey, *, owner: str | None, subject: str | None
+        self,
+        key: ConversationKey,
+        *,
+        owner: str | None,
+        subject: str | None,
+        terms: Terms = NO_TERMS,
     ) -> Conversation:
-        made = await super().create(key, owner=owner, subject=subject)
+        made = await super().create(key, owner=owner, subject=subject, terms=terms)
         self.created.append((key, owner, subject))
         return made
 

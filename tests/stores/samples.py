@@ -19,3 +19,13 @@ def ids(messages: tuple[Message, ...]) -> list[str]:
 
 def expected_ids(numbers: range) -> list[str]:
     return [id_ for number in numbers for id_ in (f"q{number}", f"a{number}")]
+
+
+class Clock:
+    """Epoch seconds that stand still until they are moved."""
+
+    def __init__(self) -> None:
+        self.now = 5000.25
+
+    def __call__(self) -> float:
+        return self.now

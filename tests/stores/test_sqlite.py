@@ -12,11 +12,19 @@ import pytest
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.messages import ConversationKey
 from gateway.stores import SqliteStore
-from gateway.stores.sqlite import _LOAD
+from gateway.stores.statements import COUNT, LOAD, RECENT, SCAN
 from tests.stores.rig import history, locked, opened, sql
 from tests.stores.samples import KEY, OTHER, exchange, expected_ids
 
 DAY = 86_400.0
+
+
+def query_plan(path: Path, statement: str, values: tuple[object, ...]) -> list[str]:
+    connection = apsw.Connection(str(path))
+    try:
+        return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    finally:
+        connection.close()
 
 
 class TestKeeping:
@@ -119,14 +127,40 @@ class TestCost:
             yield store
 
     async def test_a_load_reads_by_index_alone(self, long: SqliteStore, path: Path) -> None:
-        connection = apsw.Connection(str(path))
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {_LOAD}", (30, *KEY))]
-        connection.close()
+        plan = query_plan(path, LOAD, (30, *KEY, 0))
         assert len(plan) == 2
         assert "USING INDEX" in plan[0]
         assert "(tenant=? AND dialect=? AND id=?)" in plan[0]
         assert "USING INDEX" in plan[1]
         assert "(conversation=? AND seq>?)" in plan[1]
+
+    @pytest.mark.parametrize(
+        ("statement", "values", "used"),
+        [
+            (RECENT, ("acme", "widget", None, 0, 1e12, 1, 20, 1), "conversations_by_owner"),
+            (RECENT, ("acme", "helper", "ada", 0, 1e12, 1, 20, 1), "conversations_by_owner"),
+            (COUNT, ("acme", "helper", "ada", 0), "COVERING INDEX conversations_by_owner"),
+            (SCAN, (0, 0, 0, 20), "conversations_by_update"),
+        ],
+    )
+    async def test_a_listing_reads_by_index_alone(
+        self,
+        long: SqliteStore,
+        path: Path,
+        statement: str,
+        values: tuple[object, ...],
+        used: str,
+    ) -> None:
+        plan = query_plan(path, statement, values)
+        assert not [step for step in plan if step.startswith("SCAN") and "SCAN c" not in step]
+        assert [step for step in plan if used in step]
+        if statement is RECENT:
+            # The page is cut out of the index before anything is sorted or joined.
+            assert "(conversation=? AND seq>?)" in " ".join(plan)
+            owners = next(step for step in plan if used in step)
+            assert (
+                "(tenant=? AND dialect=? AND owner=? AND updated_at>? AND updated_at<?)" in owners
+            )
 
     async def test_a_load_costs_the_same_in_a_long_conversation(self, long: SqliteStore) -> None:
         async def best(key: ConversationKey) -> float:
