@@ -1,52 +1,226 @@
-"""Requests a minute, per tenant and per key.
+"""How much a tenant, a key and a visitor may ask: what each request claims, and what it gives back.
 
-"N per minute" is a bucket of N that refills by N/60 a second. The buckets live in the process;
-there are as many as configured names, so memory is bounded by the configuration.
+Requests a minute, tokens a minute and turns at once, for a tenant and for each of its keys, and
+requests a minute for each visitor of a tenant. A request is claimed once, before its body is
+read; it takes from every limit that applies, or from none and is refused. When it is over, its
+slots are free and the tokens that it did not use are back.
+
+Tokens are claimed as a quarter of the body's bytes (the cap where no length is declared) and the
+most that the agent may generate. What they cost in the end is the usage that the upstream told,
+else the claimed input and one token per delta; nothing if nothing was generated.
+
+If the ledger cannot be reached, a request that only requests and turns limit is let through and
+counted, because its conversation is in the same store and decides; one with a limit on tokens is
+refused, because tokens are money.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
+from typing import Final, Protocol
 
-from gateway.errors import RateLimited
-from gateway.messages import Principal
+import structlog
 
+from gateway.access.claims import SLOT_S, Claim, Ledger, LimitName, Slot, Take
+from gateway.errors import RateLimited, StoreUnavailable
+from gateway.messages import Principal, Usage
 
-@dataclass(slots=True)
-class _Bucket:
-    size: float
-    level: float
-    filled_at: float
-
-    def wait_s(self, now: float) -> float:
-        """Refills to `now`; the seconds until one request fits, 0 if it does."""
-        self.level = min(self.size, self.level + (now - self.filled_at) * self.size / 60)
-        self.filled_at = now
-        return 0.0 if self.level >= 1 else (1 - self.level) * 60 / self.size
+_BYTES_PER_TOKEN: Final = 4
+OUTPUT_TOKENS: Final = 1024
+"""What a turn is expected to generate at most where its agent has no `max_tokens`."""
+_SETTLE_S: Final = 5.0
+_log: Final = structlog.get_logger("gateway.access")
 
 
-class RequestLimits:
-    """Buckets of tenants and of keys; a request takes from both or from neither."""
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a tenant or a key may have; None where there is no limit."""
 
-    def __init__(self, tenants: Mapping[str, int], keys: Mapping[tuple[str, str], int]) -> None:
-        self._tenants = {name: _full(size) for name, size in tenants.items()}
-        self._keys = {name: _full(size) for name, size in keys.items()}
-
-    def admit(self, principal: Principal, *, now: float) -> None:
-        """Takes one request; `now` is monotonic seconds. Raises `RateLimited`."""
-        buckets = [
-            bucket
-            for bucket in (
-                self._tenants.get(principal.tenant),
-                self._keys.get((principal.tenant, principal.key)),
-            )
-            if bucket is not None
-        ]
-        wait_s = max((bucket.wait_s(now) for bucket in buckets), default=0.0)
-        if wait_s > 0:
-            raise RateLimited("over requests_per_minute", retry_after=wait_s)
-        for bucket in buckets:
-            bucket.level -= 1
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_turns: int | None = None
+    requests_per_minute_per_client: int | None = None
 
 
-def _full(size: int) -> _Bucket:
-    return _Bucket(float(size), float(size), 0.0)
+class LimitRecorder(Protocol):
+    """Where limits are counted."""
+
+    def limited(self, limit: LimitName) -> None:
+        """A request was refused because of this limit."""
+        ...
+
+    def unchecked(self) -> None:
+        """A request was let through because its limits could not be read."""
+        ...
+
+
+class Held:
+    """What one admitted request took.
+
+    `claim` is empty where nothing limits the request.
+    """
+
+    def __init__(self, limits: "Limits", claim: Claim, input_tokens: int) -> None:
+        self.claim = claim
+        self._limits = limits
+        self._input_tokens = input_tokens
+        self._spent = 0
+        self._over = False
+
+    def spend(self, usage: Usage | None, deltas: int) -> None:
+        """What the turn cost in the end; a turn that generated nothing and told no usage, nothing."""
+        if usage is not None:
+            self._spent = usage.input_tokens + usage.output_tokens
+        else:
+            self._spent = self._input_tokens + deltas if deltas else 0
+
+    async def give_back(self) -> None:
+        """Frees the slots and settles the tokens, once. Never raises for the store's sake.
+
+        It happens wholly even if the caller is cancelled while it waits.
+        """
+        if self._over:
+            return
+        self._over = True
+        await self._limits.settle(self.claim, self._spent)
+
+
+class Limits:
+    """The limits of every tenant and key, by name.
+
+    `new_id` makes a unique name for a request's slots. `renewing` has to run while turns do.
+    """
+
+    def __init__(
+        self,
+        tenants: Mapping[str, Allowance],
+        keys: Mapping[tuple[str, str], Allowance],
+        ledger: Ledger,
+        recorder: LimitRecorder,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._tenants = dict(tenants)
+        self._keys = dict(keys)
+        self._ledger = ledger
+        self._recorder = recorder
+        self._new_id = new_id
+        self._live: dict[str, Claim] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def claim(
+        self, principal: Principal, *, visitor: str | None, tokens: int, holder: str = ""
+    ) -> Claim:
+        """What a request of `principal` that may cost `tokens` takes; `visitor` is an address."""
+        tenant = principal.tenant
+        owners = (
+            (f"tenant:{tenant}", self._tenants.get(tenant)),
+            (f"key:{tenant}/{principal.key}", self._keys.get((tenant, principal.key))),
+        )
+        takes: list[Take] = []
+        slots: list[Slot] = []
+        for owner, allowed in owners:
+            if allowed is None:
+                continue
+            if allowed.requests_per_minute:
+                name = f"requests:{owner}"
+                takes.append(Take("requests_per_minute", name, allowed.requests_per_minute, 1))
+            if allowed.requests_per_minute_per_client and visitor is not None:
+                size = allowed.requests_per_minute_per_client
+                name = f"requests:{owner}:{visitor}"
+                takes.append(Take("requests_per_minute_per_client", name, size, 1))
+            if allowed.tokens_per_minute:
+                size = allowed.tokens_per_minute
+                takes.append(Take("tokens_per_minute", f"tokens:{owner}", size, min(tokens, size)))
+            if allowed.concurrent_turns:
+                name = f"turns:{owner}"
+                slots.append(Slot("concurrent_turns", name, allowed.concurrent_turns))
+        return Claim(holder, tuple(takes), tuple(slots))
+
+    @asynccontextmanager
+    async def admitted(
+        self, principal: Principal, *, visitor: str | None, body_bytes: int, max_tokens: int | None
+    ) -> AsyncIterator[Held]:
+        """The request's claim, held until the end of the block unless given back before.
+
+        Raises `RateLimited`, and `StoreUnavailable` where tokens are limited.
+        """
+        input_tokens = ceil(body_bytes / _BYTES_PER_TOKEN)
+        tokens = input_tokens + (max_tokens or OUTPUT_TOKENS)
+        claim = self.claim(principal, visitor=visitor, tokens=tokens, holder=self._new_id())
+        held = Held(self, await self._take(claim), input_tokens)
+        try:
+            yield held
+        finally:
+            await held.give_back()
+
+    @asynccontextmanager
+    async def renewing(self) -> AsyncIterator[None]:
+        """Keeps the slots of running turns; at the end waits for what is still being settled."""
+        task = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            task.cancel()
+            if self._settling:
+                await asyncio.wait(self._settling, timeout=_SETTLE_S)
+
+    async def settle(self, claim: Claim, spent: int) -> None:
+        """Gives a claim back of which `spent` tokens were used."""
+        self._live.pop(claim.holder, None)
+        refunds = tuple(
+            take._replace(amount=take.amount - spent)
+            for take in claim.takes
+            if take.limit == "tokens_per_minute" and take.amount != spent
+        )
+        if not refunds and not claim.slots:
+            return
+        task = asyncio.create_task(self._settle(claim, refunds))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def _take(self, claim: Claim) -> Claim:
+        """The claim, or an empty one where nothing was taken."""
+        if not claim.takes and not claim.slots:
+            return claim
+        if claim.slots:
+            # From now on: a claim whose answer comes late is renewed, or given back, all the same.
+            self._live[claim.holder] = claim
+        try:
+            short = await self._ledger.reserve(claim)
+        except StoreUnavailable:
+            self._live.pop(claim.holder, None)
+            if any(take.limit == "tokens_per_minute" for take in claim.takes):
+                raise
+            self._recorder.unchecked()
+            return Claim(claim.holder)
+        except BaseException:
+            # Cancelled: whether it was taken is not known, so it is given back if it was.
+            await self._undo(claim)
+            raise
+        if short is not None:
+            self._live.pop(claim.holder, None)
+            self._recorder.limited(short.limit)
+            raise RateLimited(f"over {short.limit}", retry_after=short.wait_s)
+        return claim
+
+    async def _undo(self, claim: Claim) -> None:
+        # Slots only: tokens given back that were never taken would be a gift.
+        await self.settle(Claim(claim.holder, (), claim.slots), 0)
+
+    async def _settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
+        try:
+            async with asyncio.timeout(_SETTLE_S):
+                await self._ledger.settle(claim, refunds)
+        except (StoreUnavailable, TimeoutError):
+            # The slots free themselves; the tokens come back with time.
+            _log.warning("limits_not_settled")
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(SLOT_S / 3)
+            if self._live:
+                with suppress(StoreUnavailable):
+                    await self._ledger.renew(tuple(self._live.values()))

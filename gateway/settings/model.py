@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -92,6 +93,15 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is not an address or a network, e.g. 10.0.0.0/8 or 192.0.2.1"
+        ) from None
+
+
 def _key_hash(value: SecretStr) -> SecretStr:
     lower = value.get_secret_value().lower()
     if not _HASH.fullmatch(lower):
@@ -161,6 +171,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Bind = Annotated[str, AfterValidator(_bind)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Network = Annotated[str, AfterValidator(_network)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[SecretStr, AfterValidator(_secret_text)]
 ApiSecret = Annotated[SecretStr, AfterValidator(_secret_text)]
@@ -197,7 +208,7 @@ class ServerSettings(Section):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     drain_notice_s: SecondsOrZero = 5
     drain_s: SecondsOrZero = 30
-    trusted_proxies: tuple[Text, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     playground: bool = False
     allow_no_keys: bool = False
 

@@ -1,57 +1,247 @@
+import asyncio
+from collections.abc import Callable
+from itertools import count
+
 import pytest
 
-from gateway.access.limits import RequestLimits
-from gateway.errors import RateLimited
-from gateway.messages import Principal
+from gateway.access.claims import SLOT_S, Claim, Shortage, Take
+from gateway.access.limits import Allowance, Limits
+from gateway.errors import RateLimited, StoreUnavailable
+from gateway.messages import Principal, Usage
+from gateway.stores.ledger import MemoryLedger
 
 SITE = Principal("acme", "site", "default")
 OTHER_KEY = Principal("acme", "app", "default")
 OTHER_TENANT = Principal("globex", "site", "default")
 
 
-def admitted(limits: RequestLimits, principal: Principal, count: int, *, now: float) -> int:
-    good = 0
-    for _ in range(count):
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.limits: list[str] = []
+        self.unchecked_requests = 0
+
+    def limited(self, limit: str) -> None:
+        self.limits.append(limit)
+
+    def unchecked(self) -> None:
+        self.unchecked_requests += 1
+
+
+class Gone:
+    """A ledger that cannot be reached."""
+
+    async def reserve(self, claim: Claim) -> Shortage | None:
+        raise StoreUnavailable("down")
+
+    async def settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
+        raise StoreUnavailable("down")
+
+    async def renew(self, claims: tuple[Claim, ...]) -> None:
+        raise StoreUnavailable("down")
+
+
+class Rig:
+    """Limits with a clock that stands still until it is told."""
+
+    def __init__(
+        self,
+        tenants: dict[str, Allowance],
+        keys: dict[tuple[str, str], Allowance] | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.counts = Counts()
+        self.ledger = MemoryLedger(clock=self.clock)
+        self.limits = Limits(tenants, keys or {}, self.ledger, self.counts, _names())
+
+    async def ends(
+        self,
+        principal: Principal = SITE,
+        *,
+        usage: Usage | None = None,
+        deltas: int = 0,
+        visitor: str | None = None,
+        body_bytes: int = 40,
+    ) -> bool:
+        """Whether a turn is admitted; it ends at once and costs what is given."""
         try:
-            limits.admit(principal, now=now)
+            async with self.limits.admitted(
+                principal, visitor=visitor, body_bytes=body_bytes, max_tokens=100
+            ) as held:
+                held.spend(usage, deltas)
         except RateLimited:
-            continue
-        good += 1
-    return good
+            return False
+        return True
+
+    async def admits(
+        self, principal: Principal = SITE, *, tries: int, visitor: str | None = None
+    ) -> int:
+        """How many of so many tries are admitted."""
+        return sum([await self.ends(principal, visitor=visitor) for _ in range(tries)])
 
 
-def test_a_burst_gets_the_whole_bucket_and_no_more() -> None:
-    limits = RequestLimits({"acme": 10}, {})
-    assert admitted(limits, SITE, 50, now=100.0) == 10
+def _names() -> Callable[[], str]:
+    numbers = count()
+    return lambda: f"holder-{next(numbers)}"
 
 
-def test_the_bucket_refills_by_a_sixtieth_a_second() -> None:
-    limits = RequestLimits({"acme": 60}, {})
-    admitted(limits, SITE, 60, now=100.0)
-    assert admitted(limits, SITE, 60, now=103.0) == 3
+async def test_a_burst_gets_the_whole_bucket_and_no_more() -> None:
+    rig = Rig({"acme": Allowance(requests_per_minute=10)})
+    assert await rig.admits(tries=50) == 10
+    assert rig.counts.limits == ["requests_per_minute"] * 40
 
 
-def test_the_refusal_says_when_the_next_request_fits() -> None:
-    limits = RequestLimits({"acme": 6}, {})
-    admitted(limits, SITE, 6, now=100.0)
+async def test_the_bucket_refills_by_a_sixtieth_a_second() -> None:
+    rig = Rig({"acme": Allowance(requests_per_minute=60)})
+    await rig.admits(tries=60)
+    rig.clock.now += 3
+    assert await rig.admits(tries=60) == 3
+
+
+async def test_the_refusal_says_when_the_next_request_fits() -> None:
+    rig = Rig({"acme": Allowance(requests_per_minute=6)})
+    await rig.admits(tries=6)
+    rig.clock.now += 4
     with pytest.raises(RateLimited) as caught:
-        limits.admit(SITE, now=104.0)
+        async with rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1):
+            raise AssertionError("it was admitted")
     assert caught.value.retry_after == pytest.approx(6.0)
 
 
-def test_a_key_has_its_own_bucket_within_its_tenants() -> None:
-    limits = RequestLimits({"acme": 5}, {("acme", "site"): 2})
-    assert admitted(limits, SITE, 9, now=1.0) == 2
-    assert admitted(limits, OTHER_KEY, 9, now=1.0) == 3
+async def test_a_key_has_its_own_bucket_within_its_tenants() -> None:
+    allowed = Allowance(requests_per_minute=5), Allowance(requests_per_minute=2)
+    rig = Rig({"acme": allowed[0]}, {("acme", "site"): allowed[1]})
+    assert await rig.admits(SITE, tries=9) == 2
+    assert await rig.admits(OTHER_KEY, tries=9) == 3
 
 
-def test_a_refused_request_takes_from_no_bucket() -> None:
-    limits = RequestLimits({"acme": 5}, {("acme", "site"): 1})
-    admitted(limits, SITE, 50, now=1.0)
-    assert admitted(limits, OTHER_KEY, 9, now=1.0) == 4
+async def test_a_refused_request_takes_from_no_bucket() -> None:
+    allowed = Allowance(requests_per_minute=5), Allowance(requests_per_minute=1)
+    rig = Rig({"acme": allowed[0]}, {("acme", "site"): allowed[1]})
+    await rig.admits(SITE, tries=50)
+    assert await rig.admits(OTHER_KEY, tries=9) == 4
 
 
-def test_another_tenant_is_not_touched() -> None:
-    limits = RequestLimits({"acme": 1}, {})
-    admitted(limits, SITE, 5, now=1.0)
-    assert admitted(limits, OTHER_TENANT, 5, now=1.0) == 5
+async def test_another_tenant_is_not_touched() -> None:
+    one = Allowance(requests_per_minute=1)
+    rig = Rig({"acme": one, "globex": one})
+    await rig.admits(SITE, tries=5)
+    assert await rig.admits(OTHER_TENANT, tries=5) == 1
+
+
+async def test_every_visitor_of_a_tenant_has_a_bucket() -> None:
+    rig = Rig({"acme": Allowance(requests_per_minute_per_client=2)})
+    assert await rig.admits(tries=5, visitor="203.0.113.1") == 2
+    assert await rig.admits(tries=5, visitor="203.0.113.2") == 2
+    assert set(rig.counts.limits) == {"requests_per_minute_per_client"}
+
+
+async def test_tokens_are_claimed_at_once_and_settled_by_the_usage() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=1000)})
+    for _ in range(9):  # 110 claimed (10 of input, 100 of output), 105 used
+        assert await rig.ends(usage=Usage(5, 100))
+    assert not await rig.ends(usage=Usage(5, 100)), "55 are left of 1000"
+
+
+async def test_a_turn_without_usage_costs_its_input_and_its_deltas() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=200)})
+    assert await rig.ends(deltas=70)  # 80 of 200
+    assert await rig.ends(deltas=70)  # 160
+    assert not await rig.ends(deltas=70)
+
+
+async def test_a_turn_that_generated_nothing_costs_no_token() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=110)})
+    assert await rig.admits(tries=20) == 20
+
+
+async def test_a_turn_that_costs_more_than_it_claimed_is_taken_from_the_next_ones() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=600)})
+    assert await rig.ends(usage=Usage(400, 400))  # overdrawn by 200
+    rig.clock.now += 30
+    assert not await rig.ends(), "100 of the 110"
+    rig.clock.now += 1
+    assert await rig.ends()
+
+
+async def test_a_request_larger_than_the_bucket_is_admitted_when_it_is_full() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=50)})
+    assert await rig.ends(usage=Usage(30, 100))
+    assert not await rig.ends()
+    rig.clock.now += 120
+    assert await rig.ends()
+
+
+async def test_as_many_turns_run_at_once_as_there_are_slots() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=2)})
+    async with (
+        rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1),
+        rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as second,
+    ):
+        assert not await rig.ends()
+        await second.give_back()
+        assert await rig.ends()
+    assert len(rig.ledger) == 0
+
+
+async def test_the_slot_of_a_dead_holder_is_free_after_a_while() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+    claim = rig.limits.claim(SITE, visitor=None, tokens=1, holder="a worker that was killed")
+    assert await rig.ledger.reserve(claim) is None
+    assert not await rig.ends()
+    rig.clock.now += SLOT_S
+    assert await rig.ends()
+
+
+async def test_a_renewed_slot_stays_its_holders() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+    claim = rig.limits.claim(SITE, visitor=None, tokens=1, holder="a long turn")
+    assert await rig.ledger.reserve(claim) is None
+    for _ in range(4):
+        rig.clock.now += SLOT_S / 2
+        await rig.ledger.renew((claim,))
+    assert not await rig.ends()
+
+
+async def test_a_cancelled_turn_gives_its_slot_and_its_tokens_back() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1, tokens_per_minute=110)})
+
+    async def turn() -> None:
+        async with rig.limits.admitted(SITE, visitor=None, body_bytes=40, max_tokens=100):
+            await asyncio.sleep(60)
+
+    running = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    assert not await rig.ends()
+    running.cancel()
+    await asyncio.wait([running])
+    assert await rig.ends()
+
+
+async def test_without_its_ledger_a_limit_on_requests_lets_through_and_counts_it() -> None:
+    counts = Counts()
+    allowed = Allowance(requests_per_minute=1, concurrent_turns=1)
+    limits = Limits({"acme": allowed}, {}, Gone(), counts, _names())
+    async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
+        assert held.claim.takes == held.claim.slots == ()
+    assert counts.unchecked_requests == 1
+
+
+async def test_without_its_ledger_a_limit_on_tokens_refuses() -> None:
+    limits = Limits({"acme": Allowance(tokens_per_minute=1)}, {}, Gone(), Counts(), _names())
+    with pytest.raises(StoreUnavailable):
+        async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1):
+            raise AssertionError("it was admitted")
+
+
+async def test_nothing_is_asked_of_the_ledger_where_nothing_is_limited() -> None:
+    limits = Limits({}, {}, Gone(), Counts(), _names())
+    async with limits.admitted(SITE, visitor="203.0.113.1", body_bytes=1, max_tokens=None) as held:
+        assert held.claim.takes == ()
