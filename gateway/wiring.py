@@ -12,17 +12,21 @@ from typing import Final
 import aiohttp
 import structlog
 
+from gateway.access.claims import Ledger
 from gateway.access.keys import KeyRecord, KeyRing
-from gateway.access.limits import RequestLimits
+from gateway.access.limits import Allowance, Limits
 from gateway.access.session_tokens import HelperTenant, SessionTokens
+from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
 from gateway.messages import DialectOptions
 from gateway.neighbours.helper import HelperConversations, HelperResume, HelperSessions
 from gateway.neighbours.widget import WidgetHealth
 from gateway.ports import Authenticator, ConversationStore, Endpoint, Model, Upstream
 from gateway.settings import Settings, TenantSettings, UpstreamSettings
+from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
+from gateway.stores.sqlite_ledger import SqliteLedger
 from gateway.telemetry.logs import RequestLine, request_line
 from gateway.telemetry.metrics import Metrics, ModelLabels
 from gateway.transport.asgi import Message, Receive, Send
@@ -82,7 +86,9 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         stack.callback(metrics.close)
         tokens = session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
-        services = _services(settings, models, store, tokens, turns, metrics)
+        limits = _limits(settings, _ledger(store), metrics)
+        await stack.enter_async_context(limits.renewing())
+        services = _services(settings, models, store, tokens, turns, metrics, limits)
 
         def readiness() -> dict[str, bool]:
             # Nothing gets here unless the settings were good and the store could be opened.
@@ -161,6 +167,13 @@ def _store(settings: Settings) -> ConversationStore:
     return SqliteStore(Path(path), retention_days=settings.store.retention_days)
 
 
+def _ledger(store: ConversationStore) -> Ledger:
+    """The limits' state, where the conversations are."""
+    if isinstance(store, SqliteStore):
+        return SqliteLedger(store.write)
+    return MemoryLedger()
+
+
 async def _models(
     settings: Settings, stack: AsyncExitStack, progress: Callable[[str], None]
 ) -> dict[str, Model]:
@@ -227,6 +240,7 @@ def _services(
     tokens: SessionTokens,
     turns: RunningTurns,
     metrics: Metrics,
+    allowances: Limits,
 ) -> Services:
     ring = _key_ring(settings)
     authenticators: dict[str, Authenticator] = {dialect.name: ring for dialect in DIALECTS}
@@ -250,7 +264,8 @@ def _services(
                 for dialect in DIALECTS
             }
         ),
-        limits=_request_limits(settings),
+        limits=allowances,
+        visitors=Visitors(settings.server.trusted_proxies),
         turns=turns,
         locks=ConversationLocks(),
         store=store,
@@ -301,19 +316,28 @@ def _key_ring(settings: Settings) -> KeyRing:
     return KeyRing(records, {name: tenant.agent for name, tenant in settings.tenants.items()})
 
 
-def _request_limits(settings: Settings) -> RequestLimits:
-    return RequestLimits(
+def _limits(settings: Settings, ledger: Ledger, metrics: Metrics) -> Limits:
+    tenants = settings.tenants
+    return Limits(
         {
-            name: tenant.requests_per_minute
-            for name, tenant in settings.tenants.items()
-            if tenant.requests_per_minute
+            name: Allowance(
+                tenant.requests_per_minute,
+                tenant.tokens_per_minute,
+                tenant.concurrent_turns,
+                tenant.requests_per_minute_per_client,
+            )
+            for name, tenant in tenants.items()
         },
         {
-            (name, key_name): key.requests_per_minute
-            for name, tenant in settings.tenants.items()
+            (name, key_name): Allowance(
+                key.requests_per_minute, key.tokens_per_minute, key.concurrent_turns
+            )
+            for name, tenant in tenants.items()
             for key_name, key in tenant.keys.items()
-            if key.requests_per_minute
         },
+        ledger,
+        metrics,
+        _new_id,
     )
 
 

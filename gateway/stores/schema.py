@@ -54,8 +54,24 @@ UPDATE conversations SET read_length = length;
 CREATE INDEX conversations_by_owner ON conversations (tenant, dialect, owner, updated_at);
 """
 
+# The limits' state. Times are the machine's monotonic clock, in seconds.
+_LIMITS: Final = """
+CREATE TABLE limit_levels (
+    name   TEXT PRIMARY KEY,
+    amount REAL NOT NULL,
+    at     REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX limit_levels_by_time ON limit_levels (at);
+CREATE TABLE limit_slots (
+    name   TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    until  REAL NOT NULL,
+    PRIMARY KEY (name, holder)
+) STRICT, WITHOUT ROWID;
+"""
+
 # A step that a release has shipped is never changed; the next one is added behind it.
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _STATE)
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _STATE, _LIMITS)
 VERSION: Final = len(MIGRATIONS)
 
 _CHECK_S: Final = 0.25

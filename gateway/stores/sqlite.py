@@ -31,6 +31,8 @@ from gateway.stores.desks import Reader, Writer
 from gateway.stores.public_id import new_public_id
 from gateway.stores.worker import Worker
 
+T = TypeVar("T")
+
 _PENDING: Final = 1024
 _WRITES_TOGETHER: Final = 128
 _READS_TOGETHER: Final = 16
@@ -207,6 +209,10 @@ class SqliteStore:
         return await _use(self._reader).call(work)
 
     async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await _use(self._writer).call(work)
+
+    async def write(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Runs `work` in the writer's transaction; what it returns, once that is committed."""
         return await _use(self._writer).call(work)
 
 

@@ -26,21 +26,6 @@ from gateway.access.claims import (
 from gateway.stores.connection import rows
 from gateway.stores.ledger import SLOT_WAIT_S
 
-TABLES: Final = """
-CREATE TABLE limit_levels (
-    name   TEXT PRIMARY KEY,
-    amount REAL NOT NULL,
-    at     REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX limit_levels_by_time ON limit_levels (at);
-CREATE TABLE limit_slots (
-    name   TEXT NOT NULL,
-    holder TEXT NOT NULL,
-    until  REAL NOT NULL,
-    PRIMARY KEY (name, holder)
-) STRICT, WITHOUT ROWID;
-"""
-
 _LEVEL: Final = "SELECT amount, at FROM limit_levels WHERE name = ?"
 _SET_LEVEL: Final = """
 INSERT INTO limit_levels (name, amount, at) VALUES (?, ?, ?)
@@ -101,9 +86,7 @@ def _level(connection: apsw.Connection, take: Take, now: float) -> float:
     return refilled(Level(*found[0]) if found else None, take.size, now)
 
 
-def _reserve(
-    claim: Claim, now: float, sweep: bool, connection: apsw.Connection
-) -> Shortage | None:
+def _reserve(claim: Claim, now: float, sweep: bool, connection: apsw.Connection) -> Shortage | None:
     if sweep:
         connection.execute(_FORGET, (now - FULL_AGAIN_S, now))
     levels = [_level(connection, take, now) for take in claim.takes]

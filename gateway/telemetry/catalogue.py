@@ -66,6 +66,18 @@ REFUSED: Final = Family(
     ("dialect", "kind"),
     "Requests that were refused before a turn began.",
 )
+LIMITED: Final = Family(
+    "chatgw_limited_total",
+    "counter",
+    ("limit",),
+    "Requests that were refused because of this limit of a tenant, a key or a visitor.",
+)
+UNCHECKED: Final = Family(
+    "chatgw_limits_unchecked_total",
+    "counter",
+    (),
+    "Requests that were let through because their limits could not be read.",
+)
 IN_FLIGHT: Final = Family(
     "chatgw_turns_in_flight",
     "gauge",
@@ -168,6 +180,8 @@ SERVER_TOKEN_GAP: Final = Family(
 CATALOGUE: Final = (
     TURNS,
     REFUSED,
+    LIMITED,
+    UNCHECKED,
     IN_FLIGHT,
     TURN_DURATION,
     FIRST_TOKEN,

@@ -34,6 +34,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.access.claims import LIMIT_NAMES, LimitName
 from gateway.errors import ERROR_KINDS, ErrorKind
 from gateway.telemetry import catalogue, logs
 from gateway.telemetry.catalogue import (
@@ -123,6 +124,8 @@ class Metrics:
         counter, gauge = partial(self._make, Counter), partial(self._make, Gauge)
         self._turns = counter(catalogue.TURNS)
         self._refused = counter(catalogue.REFUSED)
+        self._limited = counter(catalogue.LIMITED)
+        self._unchecked = counter(catalogue.UNCHECKED)
         self._in_flight = gauge(catalogue.IN_FLIGHT)
         self._tokens = counter(catalogue.TOKENS)
         self._without_usage = counter(catalogue.WITHOUT_USAGE)
@@ -158,6 +161,7 @@ class Metrics:
 
         _create(self._turns, (dialects, OUTCOMES, HTTP_VERSIONS))
         _create(self._refused, ((*dialects, OTHER), ERROR_KINDS))
+        _create(self._limited, (LIMIT_NAMES,))
         for metric in (self._in_flight, self._turn_duration, self._first_token):
             _create(metric, (dialects,))
         _create(self._tokens, (dialects, DIRECTIONS))
@@ -178,6 +182,14 @@ class Metrics:
         # Paths of no dialect are the clients' doing, so they are no overflow.
         name = OTHER if dialect == OTHER else self._dialect.known(dialect)
         self._refused.labels(name, self._kind.known(kind)).inc()
+
+    def limited(self, limit: LimitName) -> None:
+        """A request was refused because of this limit."""
+        self._limited.labels(limit).inc()
+
+    def unchecked(self) -> None:
+        """A request was let through because its limits could not be read."""
+        self._unchecked.inc()
 
     def turn_began(self, dialect: str) -> None:
         """A chat request was admitted; `turn_ended` must follow, whatever happens."""

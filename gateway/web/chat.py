@@ -8,12 +8,13 @@ whatever becomes of it.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.access.credentials import extract
-from gateway.access.limits import RequestLimits
+from gateway.access.limits import Held, Limits
+from gateway.access.visitors import Visitors
 from gateway.errors import Conflict, Forbidden, NotFound, NotOwner, Overloaded
 from gateway.messages import (
     ChatRequest,
@@ -74,7 +75,8 @@ class Services:
     agents: Mapping[str, Agent]
     options: Mapping[tuple[str, str], DialectOptions]
     cors: Cors
-    limits: RequestLimits
+    limits: Limits
+    visitors: Visitors
     turns: RunningTurns
     locks: ConversationLocks
     store: ConversationStore
@@ -97,15 +99,30 @@ class Chat:
         agent = services.agents[principal.agent]
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
         with services.turns.place():
-            services.limits.admit(principal, now=asyncio.get_running_loop().time())
-            body = await request.exchange.body()
-            chat = dialect.decode_request(request.head, body, options)
-            key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
-            async with self._hold(key, dialect, agent) as hold:
-                conversation = await self._load(key, principal, options, agent)
-                services.turns.check()
-                turn = _TurnFacts(request, dialect, agent, options, chat, conversation, hold)
-                await self._run(turn)
+            async with self._admitted(request, principal, agent) as held:
+                body = await request.exchange.body()
+                chat = dialect.decode_request(request.head, body, options)
+                key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
+                async with self._hold(key, dialect, agent) as hold:
+                    conversation = await self._load(key, principal, options, agent)
+                    services.turns.check()
+                    turn = _TurnFacts(
+                        request, dialect, agent, options, chat, conversation, hold, held
+                    )
+                    await self._run(turn)
+
+    def _admitted(
+        self, request: Request, principal: Principal, agent: Agent
+    ) -> AbstractAsyncContextManager[Held]:
+        """What the request takes from its limits, until it is over."""
+        services = self._services
+        declared = request.head.headers.get("content-length")
+        return services.limits.admitted(
+            principal,
+            visitor=services.visitors.address(request.exchange.client, request.head),
+            body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
+            max_tokens=agent.max_tokens,
+        )
 
     async def _load(
         self, key: ConversationKey, principal: Principal, options: DialectOptions, agent: Agent
@@ -196,6 +213,7 @@ class Chat:
                 tally.outcome = "client_disconnect"
             tally.bytes = exchange.sent_bytes
             tally.ended = asyncio.get_running_loop().time()
+            facts.held.spend(tally.usage, tally.deltas)
             services.recorder.turn_ended(tally)
 
     def _context(self, facts: "_TurnFacts") -> TurnContext:
@@ -237,6 +255,7 @@ class _TurnFacts:
     chat: ChatRequest
     conversation: Conversation
     hold: Hold
+    held: Held
 
 
 def _forwarded(request: Request) -> tuple[tuple[str, str], ...]:

@@ -230,7 +230,7 @@ async def test_without_its_ledger_a_limit_on_requests_lets_through_and_counts_it
     allowed = Allowance(requests_per_minute=1, concurrent_turns=1)
     limits = Limits({"acme": allowed}, {}, Gone(), counts, _names())
     async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
-        assert held.claim.takes == held.claim.slots == ()
+        assert (held.claim.takes, held.claim.slots) == ((), ())
     assert counts.unchecked_requests == 1
 
 

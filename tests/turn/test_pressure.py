@@ -1,0 +1,75 @@
+import asyncio
+import time
+
+from gateway.errors import Overloaded
+from gateway.turn.pressure import LATE_S, Pressure
+
+LATE = LATE_S * 2
+
+
+def admitted(pressure: Pressure, tenant: str, tries: int) -> int:
+    good = 0
+    for _ in range(tries):
+        try:
+            pressure.admit(tenant)
+        except Overloaded:
+            continue
+        good += 1
+    return good
+
+
+def test_everything_is_let_in_while_the_loop_keeps_up() -> None:
+    pressure = Pressure()
+    for _ in range(5):
+        assert admitted(pressure, "acme", 1000) == 1000
+        pressure.tick(0.0)
+
+
+def test_less_is_let_in_tick_by_tick_while_the_loop_is_late() -> None:
+    pressure = Pressure()
+    served = []
+    for _ in range(4):
+        served.append(admitted(pressure, "acme", 100))
+        pressure.tick(LATE)
+    assert served == sorted(served, reverse=True)
+    assert served[0] == 100
+    assert served[-1] < 50
+
+
+def test_a_flooding_tenant_is_refused_and_the_others_are_not() -> None:
+    pressure = Pressure()
+    for _ in range(10):
+        flood = admitted(pressure, "flood", 200)
+        others = [admitted(pressure, f"tenant-{number}", 10) for number in range(9)]
+        pressure.tick(LATE)
+    assert flood < 20
+    assert others == [10] * 9
+
+
+def test_a_newcomer_is_let_in_under_pressure() -> None:
+    pressure = Pressure()
+    for _ in range(20):
+        admitted(pressure, "flood", 200)
+        pressure.tick(LATE)
+    assert admitted(pressure, "newcomer", 1) == 1
+
+
+def test_all_is_let_in_again_once_the_loop_is_on_time() -> None:
+    pressure = Pressure()
+    for _ in range(10):
+        admitted(pressure, "acme", 100)
+        pressure.tick(LATE)
+    for _ in range(10):
+        admitted(pressure, "acme", 100)
+        pressure.tick(0.0)
+    assert admitted(pressure, "acme", 1000) == 1000
+
+
+async def test_a_loop_that_is_blocked_is_seen_to_be_late() -> None:
+    pressure = Pressure()
+    with pressure.measuring():
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - the blocked loop is what is measured
+        await asyncio.sleep(0.01)
+        assert pressure.lag_s > LATE_S
+        assert pressure.share < 1.0
