@@ -33,6 +33,7 @@ from gateway.transport.asgi import Message, Receive, Send
 from gateway.transport.client import HttpModel, open_session
 from gateway.turn.engine import Agent
 from gateway.turn.locks import ConversationLocks
+from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
 from gateway.turn.tally import TurnTally
 from gateway.upstreams.anthropic import Anthropic
@@ -88,7 +89,9 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         turns = RunningTurns(settings.limits.turns_in_flight)
         limits = _limits(settings, _ledger(store), metrics)
         await stack.enter_async_context(limits.renewing())
-        services = _services(settings, models, store, tokens, turns, metrics, limits)
+        pressure = Pressure()
+        stack.enter_context(pressure.measuring())
+        services = _services(settings, models, store, tokens, turns, pressure, metrics, limits)
 
         def readiness() -> dict[str, bool]:
             # Nothing gets here unless the settings were good and the store could be opened.
@@ -239,6 +242,7 @@ def _services(
     store: ConversationStore,
     tokens: SessionTokens,
     turns: RunningTurns,
+    pressure: Pressure,
     metrics: Metrics,
     allowances: Limits,
 ) -> Services:
@@ -267,6 +271,7 @@ def _services(
         limits=allowances,
         visitors=Visitors(settings.server.trusted_proxies),
         turns=turns,
+        pressure=pressure,
         locks=ConversationLocks(),
         store=store,
         recorder=metrics,

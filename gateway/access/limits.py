@@ -70,7 +70,7 @@ class Held:
         self._over = False
 
     def spend(self, usage: Usage | None, deltas: int) -> None:
-        """What the turn cost in the end; a turn that generated nothing and told no usage, nothing."""
+        """What the turn cost in the end: nothing, if no usage was told and nothing generated."""
         if usage is not None:
             self._spent = usage.input_tokens + usage.output_tokens
         else:

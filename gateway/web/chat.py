@@ -31,6 +31,7 @@ from gateway.ports import Authenticator, ConversationStore, Dialect
 from gateway.transport.downstream import HttpDownstream
 from gateway.turn.engine import Agent, Turn, TurnPlan
 from gateway.turn.locks import ConversationLocks, Hold
+from gateway.turn.pressure import Pressure
 from gateway.turn.prompt import exchanges
 from gateway.turn.registry import RunningTurns
 from gateway.turn.tally import TurnTally
@@ -78,6 +79,7 @@ class Services:
     limits: Limits
     visitors: Visitors
     turns: RunningTurns
+    pressure: Pressure
     locks: ConversationLocks
     store: ConversationStore
     recorder: TurnRecorder
@@ -98,6 +100,7 @@ class Chat:
         principal = self.admit(request, dialect)
         agent = services.agents[principal.agent]
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
+        services.pressure.admit(principal.tenant)
         with services.turns.place():
             async with self._admitted(request, principal, agent) as held:
                 body = await request.exchange.body()
