@@ -161,8 +161,8 @@ async def _overload(rig: Rig, seconds: float) -> None:
     after = await rig.closed_loop(_CLOSED, 3)
     _row("capacity afterwards", f"{after.good / 3:.0f} turns/s")
     share = capacity * 0.3 / 9
-    rates = {name: share for name in _TENANTS[1:]} | {"t0": 20 * share}
-    alone, _ = await rig.open_loop({name: share for name in _TENANTS[1:]}, seconds)
+    rates = dict.fromkeys(_TENANTS[1:], share) | {"t0": 20 * share}
+    alone, _ = await rig.open_loop(dict.fromkeys(_TENANTS[1:], share), seconds)
     crowded, _ = await rig.open_loop(rates, seconds)
     for label, result in (("nine tenants alone", alone), ("beside one that asks 20 x", crowded)):
         both = Seen()

@@ -29,7 +29,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by shape only
 
     def data_received(self, data: bytes) -> None:
         """Answers once the body that the head declares is there."""
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by shape only
 
     def data_received(self, data: bytes) -> None:
         """Looks whether the answer has ended."""
