@@ -41,8 +41,6 @@ _READS_TOGETHER: Final = 16
 # of the store would wait for seconds.
 _SWITCH_S: Final = 0.0001
 
-T = TypeVar("T")
-
 
 class SqliteStore:
     """A `ConversationStore` in the file at `path`.
@@ -111,7 +109,7 @@ class SqliteStore:
         if not create:
             raise NotFound("unknown conversation")
         new = self._new(key, owner=None, subject=None, terms=NO_TERMS)
-        return await self._write(partial(statements.load_or_create, new, messages, self._oldest()))
+        return await self.write(partial(statements.load_or_create, new, messages, self._oldest()))
 
     async def create(
         self,
@@ -123,14 +121,14 @@ class SqliteStore:
     ) -> Conversation:
         """A new conversation. Raises `Conflict` if the key is taken."""
         new = self._new(key, owner=owner, subject=subject, terms=terms)
-        if not await self._write(partial(statements.create, new, self._oldest())):
+        if not await self.write(partial(statements.create, new, self._oldest())):
             raise Conflict("the conversation exists")
         return new
 
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         added = tuple(messages)
-        await self._write(partial(statements.append, key, added, self._clock(), self._oldest()))
+        await self.write(partial(statements.append, key, added, self._clock(), self._oldest()))
 
     async def update(
         self,
@@ -140,15 +138,15 @@ class SqliteStore:
         status: ConversationStatus | None = None,
     ) -> Conversation:
         """The conversation after the change. Raises `NotFound`."""
-        return await self._write(partial(statements.update, key, subject, status, self._oldest()))
+        return await self.write(partial(statements.update, key, subject, status, self._oldest()))
 
     async def mark_read(self, key: ConversationKey, count: int) -> None:
         """Notes that the first `count` messages were read. Raises `NotFound`."""
-        await self._write(partial(statements.mark_read, key, count, self._oldest()))
+        await self.write(partial(statements.mark_read, key, count, self._oldest()))
 
     async def delete(self, key: ConversationKey) -> None:
         """Forgets the conversation and its messages. Raises `NotFound`."""
-        await self._write(partial(statements.delete, key, self._oldest()))
+        await self.write(partial(statements.delete, key, self._oldest()))
 
     async def recent(
         self,
@@ -207,9 +205,6 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         return await _use(self._reader).call(work)
-
-    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
-        return await _use(self._writer).call(work)
 
     async def write(self, work: Callable[[apsw.Connection], T]) -> T:
         """Runs `work` in the writer's transaction; what it returns, once that is committed."""
