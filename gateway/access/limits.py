@@ -110,9 +110,10 @@ class Limits:
         self._settling: set[asyncio.Task[None]] = set()
 
     def claim(
-        self, principal: Principal, *, visitor: str | None, tokens: int, holder: str = ""
+        self, principal: Principal, *, visitor: str | None, tokens: int | None, holder: str = ""
     ) -> Claim:
-        """What a request of `principal` that may cost `tokens` takes; `visitor` is an address."""
+        """What a request of `principal` takes: a turn that may cost `tokens`, or with None a
+        request that runs no turn. `visitor` is an address."""
         tenant = principal.tenant
         owners = (
             (f"tenant:{tenant}", self._tenants.get(tenant)),
@@ -130,6 +131,8 @@ class Limits:
                 size = allowed.requests_per_minute_per_client
                 name = f"requests:{owner}:{visitor}"
                 takes.append(Take("requests_per_minute_per_client", name, size, 1))
+            if tokens is None:
+                continue
             if allowed.tokens_per_minute:
                 size = allowed.tokens_per_minute
                 takes.append(Take("tokens_per_minute", f"tokens:{owner}", size, min(tokens, size)))
@@ -154,6 +157,10 @@ class Limits:
             yield held
         finally:
             await held.give_back()
+
+    async def admit_call(self, principal: Principal, *, visitor: str | None) -> None:
+        """Takes one request that runs no turn. Raises `RateLimited`."""
+        await self._take(self.claim(principal, visitor=visitor, tokens=None))
 
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:

@@ -245,3 +245,13 @@ async def test_nothing_is_asked_of_the_ledger_where_nothing_is_limited() -> None
     limits = Limits({}, {}, Gone(), Counts(), _names())
     async with limits.admitted(SITE, visitor="203.0.113.1", body_bytes=1, max_tokens=None) as held:
         assert held.claim.takes == ()
+
+
+async def test_a_call_that_runs_no_turn_takes_a_request_and_nothing_else() -> None:
+    allowed = Allowance(requests_per_minute=2, tokens_per_minute=1, concurrent_turns=1)
+    rig = Rig({"acme": allowed})
+    await rig.limits.admit_call(SITE, visitor=None)
+    await rig.limits.admit_call(SITE, visitor=None)
+    with pytest.raises(RateLimited):
+        await rig.limits.admit_call(SITE, visitor=None)
+    assert rig.counts.limits == ["requests_per_minute"]
