@@ -1,0 +1,70 @@
+"""The open connections of one worker, for those who have to tell all of them something."""
+
+from typing import Protocol
+
+from hypercorn.config import Config
+
+
+class Drainable(Protocol):
+    """A connection that can be told to come to its end."""
+
+    def drain(self) -> None:
+        """Tells the client to go elsewhere; what is in flight finishes."""
+        ...
+
+    def stop(self) -> None:
+        """As `drain`, but without any time for the client; an idle connection closes at once."""
+        ...
+
+
+class Connections:
+    """The connections that are open now, of every listener and every version of HTTP.
+
+    A connection adds itself when it begins and removes itself when it is over. One that comes
+    while all are told to end is told so too.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[Drainable] = set()
+        self.draining = False
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Drainable) -> None:
+        """From now on the connection hears of the end."""
+        self._open.add(connection)
+        if self.stopping:
+            connection.stop()
+        elif self.draining:
+            connection.drain()
+
+    def remove(self, connection: Drainable) -> None:
+        """The connection is over; more than once does no harm."""
+        self._open.discard(connection)
+
+    def drain(self) -> None:
+        """Every client is told to go elsewhere, and what is in flight finishes."""
+        self.draining = True
+        for connection in list(self._open):
+            connection.drain()
+
+    def stop(self) -> None:
+        """What is idle closes now, everything else after what it has in flight."""
+        self.draining = self.stopping = True
+        for connection in list(self._open):
+            connection.stop()
+
+
+class ServingConfig(Config):
+    """Hypercorn's configuration with what the gateway's own protocol classes need besides.
+
+    `keep_alive_timeout` (Hypercorn's) is the seconds that an idle connection stays, `unread_s`
+    those after which a client that takes nothing of its answer is broken off.
+    """
+
+    def __init__(self, connections: Connections, *, unread_s: float) -> None:
+        super().__init__()
+        self.connections = connections
+        self.unread_s = unread_s

@@ -1,0 +1,393 @@
+"""The gateway's HTTP/2 (RFC 9113), in the place of Hypercorn's `H2Protocol`.
+
+It has that class's five entry points and runs on Hypercorn's TCP server. Frames are the business
+of `http2_connection`, sending of `http2_outbox`, requests of `http2_stream`; here is what ties
+them together, the clocks, and the end of a connection.
+
+Clocks: half a frame `keep_alive_timeout`, half a header block 5 s, no stream open
+`keep_alive_timeout`, a client that takes nothing `unread_s`, an upload after its answer 2 s.
+The end: GOAWAY that still takes new streams, after a second GOAWAY that does not, and the close
+when the last stream is over (RFC 9113 section 6.8).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import MethodType
+from typing import Final
+
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.events import (
+    Event as H2Event,
+)
+from h2.exceptions import ProtocolError
+from h2.stream import H2Stream
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
+from hyperframe.frame import GoAwayFrame
+
+from gateway.serving.connections import ServingConfig
+from gateway.serving.http2_connection import STREAMS, HeadersTooLong, ServerConnection
+from gateway.serving.http2_floods import Floods
+from gateway.serving.http2_headers import Malformed, read_request
+from gateway.serving.http2_outbox import Outbox
+from gateway.serving.http2_stream import Http2Stream, http_scope
+
+_HEADER_BLOCK_S: Final = 5.0
+_UPLOAD_S: Final = 2.0
+_UPLOAD_BYTES: Final = 65_536
+_DRAIN_S: Final = 1.0
+_FAREWELL_S: Final = 1.0
+_LAST_STREAM: Final = 2**31 - 1
+
+
+class Http2Protocol:
+    """One connection."""
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        task_group: TaskGroup,
+        connection_state: ConnectionState,
+        ssl: bool,
+        client: tuple[str, int] | None,
+        server: tuple[str, int] | None,
+        send: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        if not isinstance(config, ServingConfig):
+            raise TypeError("the configuration has to be a ServingConfig")
+        self._app = app
+        self._config = config
+        self._task_group = task_group
+        self._scope = partial(
+            http_scope,
+            scheme="https" if ssl else "http",
+            client=client,
+            server=server,
+            state=connection_state,
+        )
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        writer = _writer(send)
+        self._transport = writer.transport
+        self._h2 = ServerConnection(Floods(self._loop.time))
+        self._out = Outbox(self._h2, writer)
+        self._streams: dict[int, Http2Stream] = {}
+        self._uploads: dict[int, int] = {}
+        self._idle_since = self._loop.time()
+        self._half_since: float | None = None
+        self._started = False
+        self._closing = False
+        self._leaving = False
+        self._draining = False
+        self._last_stream = _LAST_STREAM
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._streams
+
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        """Sends the server's preface; an upgrade from HTTP/1.1 is turned away."""
+        self._config.connections.add(self)
+        self._h2.open()
+        self._out.flush()
+        self._watch()
+        if headers is not None or settings is not None:
+            self._hang_up(ErrorCodes.HTTP_1_1_REQUIRED)
+
+    async def handle(self, event: Event) -> None:
+        """Bytes from the client, or the end of the connection. Never waits for anybody."""
+        if isinstance(event, Closed):
+            self._lost()
+        elif isinstance(event, RawData) and not self._closing:
+            if not self._started:
+                self._started = True
+                await self._send(Updated(idle=False))  # the clocks are kept here
+            self._take(event.data)
+
+    def _take(self, data: bytes) -> None:
+        frames = self._h2.frames
+        before = frames.whole
+        try:
+            for event in self._h2.receive_data(data):
+                self._dispatch(event)
+        except ProtocolError:
+            self._hang_up()  # with the GOAWAY that h2 has made
+            return
+        if not frames.pending:
+            self._half_since = None
+        elif self._half_since is None or frames.whole != before:
+            self._half_since = self._loop.time()
+        self._out.flush()
+        self._end_if_over()
+
+    def _dispatch(self, event: H2Event) -> None:
+        if isinstance(event, WindowUpdated):
+            self._out.window_grew(event.stream_id or 0)
+        elif isinstance(event, DataReceived):
+            self._body(event)
+        elif isinstance(event, RequestReceived):
+            self._request(event)
+        elif isinstance(event, StreamEnded):
+            self._request_ended(event.stream_id)
+        elif isinstance(event, StreamReset):
+            self._reset(event.stream_id)
+        elif isinstance(event, HeadersTooLong):
+            with suppress(ProtocolError):  # it may have been reset in the same read
+                self._answer(event.stream_id, 431)
+                if not event.ended:
+                    self._linger(event.stream_id)
+        elif isinstance(event, RemoteSettingsChanged):
+            self._out.window_grew(0)
+        elif isinstance(event, ConnectionTerminated):
+            self._leaving = True
+
+    def _request(self, event: RequestReceived) -> None:
+        number = event.stream_id
+        if len(self._streams) + len(self._uploads) >= STREAMS or number > self._last_stream:
+            self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        if number not in self._h2.streams:
+            return  # it was reset by what came after it in the same read
+        ended = event.stream_ended is not None
+        try:
+            request = read_request(event.headers, ended=ended)
+        except Malformed:
+            self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
+            return
+        stream = Http2Stream(self, self._h2.streams[number], request)
+        self._streams[number] = stream
+        self._task_group.spawn(stream.run, self._app, self._scope(request))
+
+    def _body(self, event: DataReceived) -> None:
+        number, size = event.stream_id, event.flow_controlled_length
+        stream = self._streams.get(number)
+        if stream is None or stream.ended:
+            self._h2.acknowledge_received_data(size, number)
+            self._discard(number, size)
+            return
+        stream.feed(event.data)
+        if padding := size - len(event.data):
+            self._h2.acknowledge_received_data(padding, number)
+
+    def _request_ended(self, number: int) -> None:
+        self._uploads.pop(number, None)
+        stream = self._streams.get(number)
+        if stream is not None and not stream.ended and not stream.feed_end():
+            self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
+
+    def _reset_stream(self, number: int, code: ErrorCodes) -> None:
+        """Ends a stream from this side, unless the client has ended it already."""
+        with suppress(ProtocolError):
+            self._h2.reset_stream(number, code)
+        self._reset(number)
+
+    def _reset(self, number: int) -> None:
+        self._uploads.pop(number, None)
+        self._out.forget(number)
+        if stream := self._streams.get(number):
+            stream.lose()
+
+    # The answer's way out.
+
+    def send_now(self, stream: H2Stream, data: bytes) -> bool:
+        """Sends a body message as one frame if it fits the windows and the peer keeps up."""
+        return self._out.now(stream, data)
+
+    def consumed(self, number: int, size: int) -> None:
+        """Lets the client send as much more."""
+        if not self._closing:
+            self._h2.acknowledge_received_data(size, number)
+            self._out.flush()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """A part of an answer; waits while the peer does not take it, and as long as it can."""
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        if isinstance(event, StreamClosed):
+            self._app_ended(stream)
+            return
+        if isinstance(event, Body):
+            if not stream.gone:
+                await self._out.wait(stream.stream, event.data)
+            return
+        if self._out.is_full:
+            await self._out.wait(stream.stream)
+        if stream.gone:
+            return
+        if isinstance(event, Response):
+            stream.begun = True
+            self._head(event)
+        elif isinstance(event, EndBody):
+            self._h2.end_stream(stream.number)
+            self._answered(stream)
+        self._out.flush()
+
+    def _head(self, event: Response, *, end: bool = False) -> None:
+        fields = [
+            (b":status", b"%d" % event.status_code),
+            *event.headers,
+            *self._config.response_headers("h2"),
+        ]
+        self._h2.send_headers(event.stream_id, fields, end_stream=end)
+
+    def _answer(self, number: int, status: int) -> None:
+        """A whole answer without a body."""
+        self._head(Response(number, [(b"content-length", b"0")], status), end=True)
+
+    def _answered(self, stream: Http2Stream) -> None:
+        stream.answered()
+        if not stream.uploaded:
+            self._linger(stream.number)
+
+    def _app_ended(self, stream: Http2Stream) -> None:
+        """The application is done; if it did not end its answer, the client is told so."""
+        if not stream.gone and not stream.ended:
+            if stream.begun:
+                self._reset_stream(stream.number, ErrorCodes.INTERNAL_ERROR)
+            else:
+                self._answer(stream.number, 500)
+                self._answered(stream)
+            self._out.flush()
+        del self._streams[stream.number]
+        self._idle_since = self._loop.time()
+        self._end_if_over()
+
+    # An upload whose answer has been sent.
+
+    def _linger(self, number: int) -> None:
+        """Takes some more of an upload for nothing, so that the client comes to read its answer."""
+        self._uploads[number] = _UPLOAD_BYTES
+        self._later(_UPLOAD_S, self._end_upload, number)
+
+    def _discard(self, number: int, size: int) -> None:
+        if number in self._uploads:
+            self._uploads[number] -= size
+            if self._uploads[number] < 0:
+                self._end_upload(number)
+
+    def _end_upload(self, number: int) -> None:
+        if self._uploads.pop(number, None) is not None and not self._closing:
+            self._reset_stream(number, ErrorCodes.NO_ERROR)
+            self._out.flush()
+            self._idle_since = self._loop.time()
+            self._end_if_over()
+
+    # The end of the connection.
+
+    def drain(self) -> None:
+        """GOAWAY in two steps; streams in flight finish, and new ones until the second step."""
+        if not self._draining and not self._closing:
+            self._draining = True
+            self._goaway(_LAST_STREAM)
+            self._later(_DRAIN_S, self.stop)
+
+    def stop(self) -> None:
+        """The second step: no new streams, and the close after the last one."""
+        if self._last_stream == _LAST_STREAM and not self._closing:
+            self._draining = True
+            self._last_stream = self._h2.highest_inbound_stream_id
+            self._goaway(self._last_stream)
+            self._end_if_over()
+
+    def _goaway(self, last: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        # Past h2, which takes nothing more from a client that it has said it to.
+        self._out.raw(GoAwayFrame(0, last_stream_id=last, error_code=code).serialize())
+
+    def _end_if_over(self) -> None:
+        stopped = self._last_stream != _LAST_STREAM or self._leaving
+        if stopped and not self._streams and not self._uploads and not self._closing:
+            self._hang_up()
+
+    def _hang_up(self, code: ErrorCodes | None = None) -> None:
+        """Ends the connection: GOAWAY unless it has been said, FIN, and a moment to read both."""
+        if self._closing:
+            return
+        if code is not None:
+            self._goaway(self._h2.highest_inbound_stream_id, code)
+        self._out.flush()
+        self._end_streams()
+        # A close with bytes unread would be a reset, and the client might not read the reason.
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        self._loop.call_later(_FAREWELL_S, self._close)
+
+    def _lost(self) -> None:
+        self._end_streams()
+        self._close()
+
+    def _end_streams(self) -> None:
+        self._closing = True
+        self._config.connections.remove(self)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._uploads.clear()
+        for stream in self._streams.values():
+            stream.lose()
+        self._out.close()
+
+    def _close(self) -> None:
+        self._transport.close()
+        self._loop.call_later(_FAREWELL_S, self._transport.abort)
+
+    # The clocks.
+
+    def _later(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call(*arguments)
+
+        timer = self._loop.call_later(seconds, run)
+        self._timers.add(timer)
+
+    def _watch(self) -> None:
+        """Ends what has taken too long; again and again while the connection is open."""
+        now = self._loop.time()
+        idle_s, unread_s = self._config.keep_alive_timeout, self._config.unread_s
+        if self._out.stuck(now - unread_s):
+            self._lost()
+            self._transport.abort()
+        elif self._is_late(now):
+            self._hang_up(ErrorCodes.NO_ERROR)
+        else:
+            for number in self._out.stalled(now - unread_s):
+                self._reset_stream(number, ErrorCodes.CANCEL)
+            self._out.flush()
+            self._later(min(_HEADER_BLOCK_S, idle_s, unread_s) / 3, self._watch)
+
+    def _is_late(self, now: float) -> bool:
+        """Whether the client has half sent something, or nothing to do, for too long."""
+        idle_s = self._config.keep_alive_timeout
+        half_s = _HEADER_BLOCK_S if self._h2.frames.in_headers else idle_s
+        if self._half_since is not None and self._half_since < now - half_s:
+            return True
+        return self.idle and not self._uploads and self._idle_since < now - idle_s
+
+
+def _writer(send: Callable[[Event], Awaitable[None]]) -> asyncio.StreamWriter:
+    """The socket's writer, which Hypercorn keeps from its protocol classes."""
+    if isinstance(send, MethodType) and isinstance(send.__self__, TCPServer):
+        return send.__self__.writer
+    raise TypeError("the protocol has to be given the method of Hypercorn's TCP server")

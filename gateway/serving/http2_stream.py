@@ -1,0 +1,182 @@
+"""One request on one HTTP/2 stream, as an ASGI application sees it.
+
+What the application has not yet read of the body is bounded by the stream's window, which grows
+only as it reads. What it sends after the client has gone goes nowhere, without an error; it
+learns of that from `http.disconnect`.
+"""
+
+import asyncio
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+import structlog
+from h2.stream import H2Stream
+from hypercorn.protocol.events import (
+    Body,
+    EndBody,
+    Event,
+    Response,
+    StreamClosed,
+)
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    ConnectionState,
+    HTTPScope,
+)
+from hypercorn.utils import build_and_validate_headers, suppress_body
+
+from gateway.serving.http2_headers import RequestFields
+
+_log: Final = structlog.get_logger("gateway.serving")
+
+
+class Owner(Protocol):
+    """The connection that a stream is on."""
+
+    async def stream_send(self, event: Event) -> None:
+        """Sends a part of the answer; returns when it is written or can no longer be."""
+        ...
+
+    def send_now(self, stream: H2Stream, data: bytes) -> bool:
+        """Sends a body message if nothing has to be waited for."""
+        ...
+
+    def consumed(self, number: int, size: int) -> None:
+        """The application has read that much of the request's body."""
+        ...
+
+
+class Http2Stream:
+    """A stream whose request is being served.
+
+    `gone` turns true when the client reset it or the connection is lost, `ended` when the answer
+    has been sent whole, `uploaded` when the request has come whole.
+    """
+
+    def __init__(self, owner: Owner, stream: H2Stream, request: RequestFields) -> None:
+        self.number: Final = stream.stream_id
+        self.stream: Final = stream
+        self.gone = False
+        self.begun = False
+        self.ended = False
+        self.uploaded = False
+        self._owner = owner
+        self._request = request
+        self._with_body = True
+        self._inbox = bytearray()
+        self._received = 0
+        self._told_end = False
+        self._reader: asyncio.Future[None] | None = None
+
+    async def run(self, app: AppWrapper, scope: HTTPScope) -> None:
+        """Lets the application serve the request; whatever it does, the stream comes to an end."""
+        try:
+            if not self.gone:
+                await app(scope, self.receive, self.send, _no_thread, _no_thread)
+        except Exception:  # noqa: BLE001 - whatever it was, only this stream may end by it
+            _log.exception("application_fault")
+        finally:
+            await self._owner.stream_send(StreamClosed(self.number))
+
+    def feed(self, data: bytes) -> None:
+        """Some of the request's body came in."""
+        self._inbox += data
+        self._received += len(data)
+        self._wake()
+
+    def feed_end(self) -> bool:
+        """The request has come whole; False if its body is not as long as it said."""
+        if self._request.length is not None and self._received != self._request.length:
+            return False
+        self.uploaded = True
+        self._wake()
+        return True
+
+    def lose(self) -> None:
+        """The client is gone."""
+        self.gone = True
+        self._inbox.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """ASGI's `receive`."""
+        while True:
+            if self.gone or self.ended:
+                return {"type": "http.disconnect"}
+            if self._inbox or (self.uploaded and not self._told_end):
+                return self._next_part()
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    def _next_part(self) -> ASGIReceiveEvent:
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        self._told_end = self.uploaded
+        if data:
+            self._owner.consumed(self.number, len(data))
+        return {"type": "http.request", "body": data, "more_body": not self.uploaded}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """ASGI's `send`."""
+        if self.gone:
+            return
+        if message["type"] == "http.response.body" and self.begun and not self.ended:
+            data = message.get("body", b"")
+            if data and self._with_body and not self._owner.send_now(self.stream, data):
+                await self._owner.stream_send(Body(self.number, bytes(data)))
+            if not message.get("more_body", False):
+                await self._owner.stream_send(EndBody(self.number))
+        elif message["type"] == "http.response.start" and not self.begun:
+            status = int(message["status"])
+            self._with_body = not suppress_body(self._request.method, status)
+            fields = build_and_validate_headers(message.get("headers", []))
+            await self._owner.stream_send(Response(self.number, fields, status))
+        else:
+            raise RuntimeError(f"{message['type']} is not for this moment")
+
+    def answered(self) -> None:
+        """The answer has been sent whole."""
+        self.ended = True
+        self._inbox.clear()
+        self._wake()
+
+
+def http_scope(
+    request: RequestFields,
+    *,
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int] | None,
+    state: ConnectionState,
+) -> HTTPScope:
+    """A request as ASGI's scope."""
+    path, _, query = request.target.partition(b"?")
+    return {
+        "type": "http",
+        "http_version": "2",
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "method": request.method,
+        "scheme": scheme,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": request.fields,
+        "client": client,
+        "server": server,
+        "state": ConnectionState(state.copy()),
+        "extensions": {},
+    }
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("the gateway serves ASGI applications only")
