@@ -330,7 +330,8 @@ class Http2Protocol:
         self._end_streams()
         # A close with bytes unread would be a reset, and the client might not read the reason.
         if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
+            with suppress(OSError):  # the client has closed it already
+                self._transport.write_eof()
         self._loop.call_later(_FAREWELL_S, self._close)
 
     def _lost(self) -> None:

@@ -15,10 +15,12 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import wrap_app
 
+from gateway.serving.connections import Connections, ServingConfig
+from gateway.serving.protocols import install
+
 _BACKLOG: Final = 2048
 _GRACEFUL_S: Final = 3.0
 _GOODBYE_S: Final = 1.0  # for the answer to a close_notify, which many clients never give
-_HEADER_LIST_BYTES: Final = 16_384
 
 _log: Final = logging.getLogger("gateway.serving")
 
@@ -73,14 +75,20 @@ async def serve(
     stop: asyncio.Event,
     *,
     idle_s: float,
+    unread_s: float = 60.0,
+    connections: Connections | None = None,
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serves until `stop` is set, then closes every connection.
 
     HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
+    `connections` tells what is open of a drain; a client that takes nothing for `unread_s` is
+    broken off. Raises `UntestedVersion`.
     """
-    config = _config(idle_s)
+    install()
+    connections = connections or Connections()
+    config = _config(connections, idle_s, unread_s)
     server = _Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
         try:
@@ -90,6 +98,7 @@ async def serve(
                 await server.listen(sock, tls)
             await stop.wait()
         finally:
+            connections.stop()
             await server.close()
 
 
@@ -163,13 +172,12 @@ class _Server:
             await asyncio.wait(self._connections, timeout=1)
 
 
-def _config(idle_s: float) -> Config:
-    config = Config()
+def _config(connections: Connections, idle_s: float, unread_s: float) -> ServingConfig:
+    config = ServingConfig(connections, unread_s=unread_s)
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.keep_alive_timeout = idle_s
     # Hypercorn's own count leaves streams without an end once it is reached.
     config.keep_alive_max_requests = 10**9
-    config.h2_max_header_list_size = _HEADER_LIST_BYTES
     return config

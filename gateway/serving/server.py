@@ -21,6 +21,7 @@ import structlog
 from gateway import wiring
 from gateway.demo import Demo, DemoError
 from gateway.errors import GatewayError
+from gateway.serving.connections import Connections
 from gateway.serving.listeners import ListenError, address, listen, serve
 from gateway.serving.tls import CertificateError, server_context
 from gateway.settings import Settings, has_credentials
@@ -66,6 +67,9 @@ class _Server:
         self._demo = demo
         self._signals = _Signals()
         self._stop = asyncio.Event()
+        self._connections = Connections()
+        # Later than the turn's own clock for a client that takes nothing.
+        self._unread_s = 2 * settings.limits.send_s
 
     async def run(self) -> int:
         self._signals.install()
@@ -78,11 +82,13 @@ class _Server:
             )
             if built is None:
                 return 0
-            for app, sockets, behind_tls in (
-                (built.app, public, secure),
-                (built.admin, [admin], []),
+            for app, sockets, behind_tls, connections in (
+                (built.app, public, secure, self._connections),
+                (built.admin, [admin], [], Connections()),
             ):
-                await stack.enter_async_context(self._serving(app, sockets, behind_tls))
+                await stack.enter_async_context(
+                    self._serving(app, sockets, behind_tls, connections)
+                )
             plain, tls = ([address(sock) for sock in socks] for socks in (public, secure))
             _log.info("listening", public=plain, tls=tls, admin=address(admin))
             if self._demo is not None:
@@ -94,8 +100,7 @@ class _Server:
         return 0
 
     def _listen(self, stack: AsyncExitStack, bind: str) -> socket:
-        # Later than the turn's own clock for a client that takes nothing.
-        sock = listen(bind, unread_s=2 * self._settings.limits.send_s)
+        sock = listen(bind, unread_s=self._unread_s)
         stack.callback(sock.close)
         return sock
 
@@ -121,13 +126,26 @@ class _Server:
 
     @asynccontextmanager
     async def _serving(
-        self, app: wiring.Asgi, sockets: list[socket], secure: list[socket]
+        self,
+        app: wiring.Asgi,
+        sockets: list[socket],
+        secure: list[socket],
+        connections: Connections,
     ) -> AsyncIterator[None]:
         """Hypercorn in a task of its own; one that ends by itself ends the gateway."""
         idle_s = self._settings.limits.connection_idle_s
         tls = self._tls() if secure else None
         task = asyncio.create_task(
-            serve(app, sockets, self._stop, idle_s=idle_s, secure=secure, tls=tls)
+            serve(
+                app,
+                sockets,
+                self._stop,
+                idle_s=idle_s,
+                unread_s=self._unread_s,
+                connections=connections,
+                secure=secure,
+                tls=tls,
+            )
         )
         task.add_done_callback(lambda _: self._signals.first.set())
         try:
@@ -143,6 +161,7 @@ class _Server:
         _log.info("draining", turns=built.turns.count)
         if not self._signals.interrupted:
             await self._signals.wait_again(server.drain_notice_s)
+        self._connections.drain()
         drain = asyncio.create_task(built.turns.drain(server.drain_s))
         again = asyncio.create_task(self._signals.again.wait())
         done, _ = await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
