@@ -11,6 +11,8 @@ from typing import Final
 
 import jwt
 
+from tests.e2e.canaries import CANARY, plant_token
+
 DIALECTS: Final = ("hyponema", "hyperleap", "widget", "helper")
 ORIGIN: Final = "https://shop.example"
 EMAIL: Final = "ada@example.com"
@@ -18,12 +20,13 @@ EMAIL: Final = "ada@example.com"
 
 def key_of(tenant: str, dialect: str) -> str:
     """The key with which clients of that dialect come."""
-    return f"{tenant}-{dialect}-{hashlib.sha256(f'{tenant}/{dialect}'.encode()).hexdigest()[:43]}"
+    digest = hashlib.sha256(f"{tenant}/{dialect}".encode()).hexdigest()
+    return f"{tenant}-{dialect}-{CANARY}-{digest[:43]}"
 
 
 def secret_of(tenant: str) -> str:
     """The secret that a helper mailbox signs its sessions with."""
-    return f"{tenant}-session-secret-{hashlib.sha256(tenant.encode()).hexdigest()[:32]}"
+    return f"{tenant}-session-secret-{CANARY}-{hashlib.sha256(tenant.encode()).hexdigest()[:32]}"
 
 
 def token_of(
@@ -38,7 +41,7 @@ def token_of(
     usual = {"email": email, "iat": now, "exp": now + 3600, "mailbox": tenant}
     both = {**usual, **(claims or {})}
     payload = {name: value for name, value in both.items() if value is not None}
-    return jwt.encode(payload, secret or secret_of(tenant), algorithm="HS256")
+    return plant_token(jwt.encode(payload, secret or secret_of(tenant), algorithm="HS256"))
 
 
 def upstream(base_url: str, **settings: object) -> dict[str, object]:

@@ -5,6 +5,7 @@ Those of `BEFORE` happen before the model has said a word, those of `AFTER` afte
 
 from typing import Final
 
+from tests.e2e.canaries import CANARY, UPSTREAM_WORDS
 from tests.upstream import (
     Fin,
     Hang,
@@ -20,7 +21,7 @@ from tests.upstream import (
 
 HALF: Final = "Half a reply"
 # Words that no client may ever read, because they are the upstream's.
-WORDS: Final = "upstream says: sk-upstream-key is over quota"
+WORDS: Final = f"{UPSTREAM_WORDS}: sk-{CANARY} is over quota"
 
 _ROLE: Final = openai_chunk({"role": "assistant", "content": ""})
 _BEGUN: Final[tuple[Step, ...]] = (_ROLE, openai_chunk({"content": HALF}), Sleep(0.02))

@@ -17,6 +17,7 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.canaries import found_in
 from tests.e2e.http1 import H1
 from tests.e2e.wire import Address, Answer, Request, whole
 
@@ -44,6 +45,7 @@ class GatewayProcess:
         self.arguments = arguments
         self.records: list[dict[str, object]] = []
         self.noise: list[str] = []
+        self.leaks: list[str] = []
         self.public = Address("127.0.0.1", 0)
         self.tls: Address | None = None
         self.admin = Address("127.0.0.1", 0)
@@ -95,6 +97,7 @@ class GatewayProcess:
         self._listening.set()  # nothing will come any more
 
     def _take(self, line: str) -> None:
+        self.leaks += found_in(line)
         try:
             record = json.loads(line)
         except ValueError:
@@ -138,6 +141,7 @@ class GatewayProcess:
             raise AssertionError(f"the gateway did not stop: {self.records[-5:]}") from None
         assert status == 0, (status, self.records[-5:], self.noise)
         assert not self.children(), "a child outlived the gateway"
+        assert not self.leaks, f"in a log line or a scrape: {self.leaks}"
 
     async def kill(self) -> None:
         """Ends the whole process group at once."""
@@ -165,6 +169,7 @@ class GatewayProcess:
         """One scrape: (sample name, labels) -> value."""
         answer = await self.ask(self.admin, "/metrics")
         assert answer.status == 200
+        self.leaks += found_in(answer.text)
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(answer.text)

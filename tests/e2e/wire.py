@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from tests.e2e.canaries import found_in
+
 CLOCK_S: Final = 20.0
 
 
@@ -113,8 +115,12 @@ async def parts(exchange: Exchange) -> AsyncIterator[bytes]:
 
 
 async def whole(exchange: Exchange) -> Answer:
-    """The answer to its end."""
+    """The answer to its end; one that is an error may tell nothing that was planted."""
     await exchange.head()
     async for _ in parts(exchange):
         pass
-    return exchange.answer
+    answer = exchange.answer
+    if answer.status >= 400:
+        told = f"{answer.headers} {answer.body!r}"
+        assert not found_in(told), told
+    return answer

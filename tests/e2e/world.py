@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.readers import Reader
+from tests.e2e.canaries import CANARY
 from tests.e2e.config import DIALECTS, config, tenant, upstream
 from tests.e2e.faults import FAULTS
 from tests.e2e.http1 import H1
@@ -274,7 +275,7 @@ async def open_world(
             "cut_off": {"upstreams": ["nobody"]},
         }
         upstreams = {
-            "main": upstream(f"{scripted.url}/v1", api_key="sk-upstream-key", **(clocks or {})),
+            "main": upstream(f"{scripted.url}/v1", api_key=f"sk-{CANARY}", **(clocks or {})),
             "nobody": upstream("http://127.0.0.1:9/v1", model="nobody"),
         }
         settings = config(
