@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+from gateway.errors import ErrorKind
+
 Role = Literal["system", "user", "assistant"]
 StreamFormat = Literal["auto", "data-stream", "ui-message-stream"]
 UnknownConversation = Literal["create", "reject"]
@@ -60,11 +62,15 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer, or with an empty body the head of a stream."""
+    """A whole answer, or with an empty body the head of a stream.
+
+    `refused` is the kind of error that it tells of in words that no dialect's table has.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    refused: ErrorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

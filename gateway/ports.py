@@ -4,7 +4,7 @@ Codecs (`Dialect`, `Encoder`, `Upstream`, `Decoder`) are sans-IO: bytes or value
 bytes out, no clock, socket, logger or random source. The others do the work that waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +31,7 @@ from gateway.messages import (
 )
 
 ConflictRule = Literal["reject", "queue"]
+Admit = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +311,28 @@ class Authenticator(Protocol):
 
 
 class Endpoint(Protocol):
-    """A small JSON route beside a dialect's chat route, without which its clients cannot start."""
+    """A small JSON route beside a dialect's chat route, for callers with a credential."""
 
     dialect: str
-    route: Route
+    routes: tuple[Route, ...]
+    credentials: tuple[CredentialSource, ...]
+    authenticator: Authenticator
 
-    async def answer(self, head: RequestHead, body: bytes) -> Reply:
-        """The whole answer. Raises `GatewayError`."""
+    async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
+        """The whole answer to a caller who was admitted. Raises `GatewayError`."""
+        ...
+
+
+class OpenEndpoint(Protocol):
+    """A small JSON route for callers whose credential, if any, is in the body."""
+
+    dialect: str
+    routes: tuple[Route, ...]
+
+    async def answer(self, head: RequestHead, body: bytes, admit: Admit) -> Reply:
+        """The whole answer. Raises `GatewayError`.
+
+        `admit` is to be called with the tenant as soon as it is known; it raises `Forbidden` for
+        an origin that the tenant does not list, and `RateLimited`.
+        """
         ...

@@ -7,6 +7,7 @@ written in ASCII, so no client can read it in the wrong encoding.
 `Retry-After` is RFC 9110 section 10.2.3, always whole seconds.
 """
 
+from datetime import UTC, datetime
 from json import JSONEncoder
 from math import ceil
 from typing import Final
@@ -85,6 +86,12 @@ def retry_after(error: GatewayError) -> int | None:
     if wait is None or error.retry_after is None:
         return wait
     return max(1, ceil(min(_LONGEST_WAIT_S, error.retry_after)))
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as RFC 3339 text in UTC: `2026-01-31T12:00:00.000Z`."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def json_reply(status: int, body: object, headers: tuple[tuple[str, str], ...] = ()) -> Reply:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from json import JSONDecoder
 from typing import Final
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -54,6 +55,28 @@ def text_member(members: dict[str, object], name: str, field: str = "") -> str:
     return value
 
 
+def optional_text(members: dict[str, object], name: str, longest: int | None = None) -> str | None:
+    """As `text_member`, None for a member that is missing or null.
+
+    Raises `BadRequest`, also for more than `longest` characters.
+    """
+    if members.get(name) is None:
+        return None
+    value = text_member(members, name)
+    if longest is not None and len(value) > longest:
+        raise bad_field(name, f"must have at most {longest} characters")
+    return value
+
+
+def query_value(head: RequestHead, name: str) -> str | None:
+    """The query's parameter, decoded; None if it is not there. Raises `BadRequest` for two."""
+    fields = parse_qsl(head.query, keep_blank_values=True)
+    values = [value for key, value in fields if key == name]
+    if len(values) > 1:
+        raise bad_field(name, "is given more than once")
+    return values[0] if values else None
+
+
 def path_id(head: RequestHead) -> str:
     """The route's `{id}`. Raises `NotFound` for what can be no conversation's id."""
     value = head.params["id"]
@@ -88,6 +111,11 @@ def require_media_type(head: RequestHead, accepts: Callable[[str], bool]) -> Non
     """Raises `HttpError` 415 unless `accepts` says yes to the body's media type."""
     if not accepts(media_type(head)):
         raise HttpError(415, "the content type is not JSON")
+
+
+def is_json(media_type: str) -> bool:
+    """Whether a media type is JSON's own."""
+    return media_type == "application/json"
 
 
 def _bad_body(issue: str) -> BadRequest:

@@ -19,9 +19,25 @@ from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
 from gateway.messages import DialectOptions
-from gateway.neighbours.helper import HelperConversations, HelperResume, HelperSessions
+from gateway.neighbours.helper_conversations import (
+    HelperConversation,
+    HelperList,
+    HelperResume,
+    HelperStart,
+    HelperUnread,
+    HelperUnserved,
+    HelperUpdate,
+)
+from gateway.neighbours.helper_sessions import HelperSessions
 from gateway.neighbours.widget import WidgetHealth
-from gateway.ports import Authenticator, ConversationStore, Endpoint, Model, Upstream
+from gateway.ports import (
+    Authenticator,
+    ConversationStore,
+    Endpoint,
+    Model,
+    OpenEndpoint,
+    Upstream,
+)
 from gateway.settings import Settings, TenantSettings, UpstreamSettings
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
@@ -102,7 +118,8 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         app = App(
             services,
             DIALECTS,
-            _endpoints(settings, tokens, store),
+            _endpoints(tokens, store),
+            _open_endpoints(settings, tokens),
             probes,
             _Recorder(metrics),
             _new_id,
@@ -376,13 +393,21 @@ def _origins(tenant: TenantSettings, dialect: str) -> tuple[str, ...]:
     return tenant.cors_origins
 
 
-def _endpoints(
-    settings: Settings, tokens: SessionTokens, store: ConversationStore
-) -> tuple[Endpoint, ...]:
+def _endpoints(tokens: SessionTokens, store: ConversationStore) -> tuple[Endpoint, ...]:
+    return (
+        HelperStart(tokens, store),
+        HelperConversation(tokens, store),
+        HelperUpdate(tokens, store),
+        HelperList(tokens, store),
+        HelperUnread(tokens, store),
+    )
+
+
+def _open_endpoints(settings: Settings, tokens: SessionTokens) -> tuple[OpenEndpoint, ...]:
     hosts = {host: name for name, tenant in settings.tenants.items() for host in tenant.hosts}
     return (
         HelperSessions(tokens, hosts=hosts, now=time),
-        HelperConversations(tokens, store, now=time),
+        HelperUnserved(),
         HelperResume(),
         WidgetHealth(),
     )

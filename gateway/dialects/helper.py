@@ -35,6 +35,7 @@ from gateway.replies import error_reply, http_text, row
 from gateway.requests import (
     CLIENT_ID,
     bad_field,
+    is_json,
     parse_json_object,
     require_media_type,
     text_member,
@@ -87,7 +88,7 @@ class Helper:
     ) -> ChatRequest:
         """The message. Raises `BadRequest`, `NotFound` for a slug that can be none, or
         `HttpError` 415."""
-        require_media_type(head, _is_json)
+        require_media_type(head, is_json)
         members = parse_json_object(body)
         message = members.get("message")
         if not isinstance(message, dict):
@@ -191,7 +192,3 @@ def _accepts_events(headers: Headers) -> bool:
         if name.strip().lower() == _EVENT_STREAM:
             return _QUALITY_ZERO.search(parameters) is None
     return False
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type == "application/json"

@@ -40,6 +40,7 @@ from gateway.ports import ConflictRule, CredentialSource, Encoder, Route
 from gateway.replies import TEXTS, error_reply, http_text, row
 from gateway.requests import (
     bad_field,
+    is_json,
     parse_json_object,
     path_id,
     require_media_type,
@@ -92,7 +93,7 @@ class Hyponema:
     ) -> ChatRequest:
         """The message. Raises `NotFound`, `BadRequest`, or `HttpError` 415."""
         session_id = path_id(head)
-        require_media_type(head, _is_json)
+        require_media_type(head, is_json)
         text = text_member(parse_json_object(body), "text")
         if not 1 <= len(text) <= _MAX_CHARACTERS:
             raise bad_field("text", f"must have 1 to {_MAX_CHARACTERS} characters")
@@ -233,7 +234,3 @@ def _guard(event: GuardFired) -> bytes:
         "replacement": event.replacement if event.action == "redirect" else None,
     }
     return events_out.event("guard", dumps(fired))
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type == "application/json"

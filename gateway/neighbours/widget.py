@@ -4,7 +4,7 @@ Source: Open Chat Widget, backend `server.ts`.
 """
 
 from gateway.messages import Reply, RequestHead
-from gateway.ports import Route
+from gateway.ports import Admit, Route
 from gateway.replies import json_reply
 
 
@@ -12,8 +12,8 @@ class WidgetHealth:
     """`{"status":"ok"}` while the event loop runs."""
 
     dialect = "widget"
-    route = Route("GET", "/health")
+    routes: tuple[Route, ...] = (Route("GET", "/health"),)
 
-    async def answer(self, head: RequestHead, body: bytes) -> Reply:
+    async def answer(self, head: RequestHead, body: bytes, admit: Admit) -> Reply:
         """The whole answer."""
         return json_reply(200, {"status": "ok"})

@@ -14,7 +14,7 @@ import structlog
 
 from gateway.errors import BadRequest, GatewayError, HttpError, Internal
 from gateway.messages import Reply, RequestHead
-from gateway.ports import Dialect, Endpoint, Route
+from gateway.ports import Dialect, Endpoint, OpenEndpoint, Route
 from gateway.replies import error_reply, http_text
 from gateway.transport.asgi import (
     Exchange,
@@ -25,6 +25,7 @@ from gateway.transport.asgi import (
     Send,
     header_bytes,
 )
+from gateway.web.admission import Admission
 from gateway.web.chat import Chat, Services, trace_id
 from gateway.web.request import Request, request_id
 from gateway.web.routing import Match, Router
@@ -65,6 +66,7 @@ class App:
         services: Services,
         dialects: Sequence[Dialect],
         endpoints: Sequence[Endpoint],
+        open_endpoints: Sequence[OpenEndpoint],
         operators: OperatorRoutes,
         recorder: RequestRecorder,
         new_request_id: Callable[[], str],
@@ -74,7 +76,8 @@ class App:
         self._operators = operators
         self._recorder = recorder
         self._new_request_id = new_request_id
-        self._chat = Chat(services)
+        self._admission = Admission(services.cors, services.limits, services.visitors, services.now)
+        self._chat = Chat(services, self._admission)
         self._limits = ExchangeLimits(services.bounds.body_bytes, services.bounds.body_s)
         routes: list[tuple[Route, str, Target]] = []
         for dialect in dialects:
@@ -82,7 +85,10 @@ class App:
             routes += [(route, dialect.name, serve) for route in dialect.routes]
         for endpoint in endpoints:
             ask = partial(self._ask, endpoint=endpoint)
-            routes.append((endpoint.route, endpoint.dialect, ask))
+            routes += [(route, endpoint.dialect, ask) for route in endpoint.routes]
+        for public in open_endpoints:
+            ask = partial(self._ask_openly, endpoint=public)
+            routes += [(route, public.dialect, ask) for route in public.routes]
         self._router: Router[Target] = Router(routes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -152,8 +158,22 @@ class App:
         await match.target(request)
 
     async def _ask(self, request: Request, endpoint: Endpoint) -> None:
+        principal = self._admission.recognise(
+            request, endpoint.dialect, endpoint.credentials, endpoint.authenticator
+        )
+        await self._admission.take_call(request, principal)
         body = await request.exchange.body()
-        await self._send(request, await endpoint.answer(request.head, body))
+        await self._tell(request, await endpoint.answer(request.head, body, principal))
+
+    async def _ask_openly(self, request: Request, endpoint: OpenEndpoint) -> None:
+        body = await request.exchange.body()
+        admit = partial(self._admission.admit_tenant, request, endpoint.dialect)
+        await self._tell(request, await endpoint.answer(request.head, body, admit))
+
+    async def _tell(self, request: Request, reply: Reply) -> None:
+        if reply.refused is not None:
+            self._count_refusal(request, reply.refused)
+        await self._send(request, reply)
 
     def _stamp(self, request: Request) -> Fields:
         """The fields of every answer: its id, and CORS for the tenant's origins once known."""

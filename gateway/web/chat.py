@@ -12,10 +12,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.access.credentials import extract
 from gateway.access.limits import Held, Limits
+from gateway.access.ownership import check_owner
 from gateway.access.visitors import Visitors
-from gateway.errors import Conflict, Forbidden, NotFound, NotOwner, Overloaded
+from gateway.errors import Conflict, NotFound, Overloaded
 from gateway.messages import (
     ChatRequest,
     Conversation,
@@ -36,6 +36,7 @@ from gateway.turn.prompt import exchanges
 from gateway.turn.registry import RunningTurns
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
+from gateway.web.admission import Admission
 from gateway.web.cors import Cors
 from gateway.web.request import Request
 
@@ -91,13 +92,15 @@ class Services:
 class Chat:
     """Serves the chat routes of all dialects."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, admission: Admission) -> None:
         self._services = services
+        self._admission = admission
 
     async def serve(self, request: Request, dialect: Dialect) -> None:
         """Answers the request wholly. Raises `GatewayError` only while nothing was sent."""
-        services = self._services
-        principal = self.admit(request, dialect)
+        services, admission = self._services, self._admission
+        authenticator = services.authenticators[dialect.name]
+        principal = admission.recognise(request, dialect.name, dialect.credentials, authenticator)
         agent = services.agents[principal.agent]
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
         services.pressure.admit(principal.tenant)
@@ -122,7 +125,7 @@ class Chat:
         declared = request.head.headers.get("content-length")
         return services.limits.admitted(
             principal,
-            visitor=services.visitors.address(request.exchange.client, request.head),
+            visitor=self._admission.visitor(request),
             body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
             max_tokens=agent.max_tokens,
         )
@@ -144,21 +147,8 @@ class Chat:
             if not (create and owned):
                 raise
             return await store.create(key, owner=principal.identity, subject=None)
-        if conversation.owner is not None and conversation.owner != principal.identity:
-            raise NotOwner("the token's identity does not own the conversation")
+        check_owner(conversation, principal)
         return conversation
-
-    def admit(self, request: Request, dialect: Dialect) -> Principal:
-        """Credential and origin. Raises `BadRequest`, `Unauthorized`, `Forbidden`."""
-        services = self._services
-        credential = extract(request.head, dialect.credentials)
-        authenticator = services.authenticators[dialect.name]
-        principal = authenticator.authenticate(credential, dialect.name, now=services.now())
-        request.tenant, request.key = principal.tenant, principal.key
-        origin = request.head.headers.get("origin")
-        if not services.cors.allows(dialect.name, principal.tenant, origin):
-            raise Forbidden("origin is not listed")
-        return principal
 
     @asynccontextmanager
     async def _hold(

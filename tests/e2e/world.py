@@ -299,5 +299,10 @@ def _tenants() -> dict[str, object]:
         "strict": tenant("strict", dialects=strict),
         "patient": tenant("patient", agent="patient"),
         "cut_off": tenant("cut_off", agent="cut_off"),
-        **{f"slow_{name}": tenant(f"slow_{name}", requests_per_minute=2) for name in DIALECTS},
+        "rationed": tenant("rationed", requests_per_minute=2),
+        # Helper's clients have spent one before they can chat.
+        **{
+            f"slow_{name}": tenant(f"slow_{name}", requests_per_minute=2 + (name == "helper"))
+            for name in DIALECTS
+        },
     }

@@ -1,45 +1,39 @@
-"""The two requests that every Helper client makes before it chats.
+"""The session that a Helper client asks for before anything else.
 
     POST /api/widget/session    {email?, emailHash?, timestamp?, currentToken?, mailboxSlug?}
                                 -> {"valid": true, "token", …}
-    POST /api/chat/conversation {subject?}, with that token  ->  {"conversationSlug"}
 
 `emailHash` is the hex HMAC-SHA256, under one of the tenant's session secrets, of
 `<email>:<timestamp>`; the timestamp is in milliseconds and may be an hour off either way. Without
 an e-mail the session is anonymous, and `currentToken` keeps its identity. The tenant is the one
 that the host belongs to, else whose secret made the hash, else that `mailboxSlug` names, else the
-only one. Members that are not named here are ignored. Supabase's settings are empty: there is no
-such channel here. Source: vendor's page "Session API" and its client; the texts of errors are
-those that its server gives.
+only one; it is admitted as soon as it is known. Members that are not named here are ignored.
+Supabase's settings are empty: there is no such channel here. Source: vendor's page "Session API"
+and its client; the texts of errors are those that its server gives.
 """
 
 import re
-import secrets
-import string
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from gateway.access.credentials import extract
 from gateway.access.session_tokens import ANONYMOUS, DIALECT, SessionTokens, is_email
 from gateway.errors import BadRequest, MailboxNotFound, Unauthorized
-from gateway.messages import ConversationKey, Reply, RequestHead
-from gateway.ports import ConversationStore, CredentialSource, Route
+from gateway.messages import Reply, RequestHead
+from gateway.ports import Admit, Route
 from gateway.replies import json_reply
-from gateway.requests import bad_field, parse_json_object, require_media_type, text_member
+from gateway.requests import (
+    bad_field,
+    is_json,
+    optional_text,
+    parse_json_object,
+    require_media_type,
+)
 
 _SKEW_MS: Final = 3_600_000
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 _PORT: Final = re.compile(r":[0-9]*\Z")
-_SLUG_ALPHABET: Final = string.ascii_lowercase + string.digits
-_SLUG_LENGTH: Final = 20
-_MAX_SUBJECT: Final = 1000
-_CREDENTIALS: Final = (CredentialSource("authorization", bearer=True),)
-
-
-def random_slug() -> str:
-    """A conversation's slug: 20 of `[a-z0-9]`, 103 random bits."""
-    return "".join(secrets.choice(_SLUG_ALPHABET) for _ in range(_SLUG_LENGTH))
 
 
 def random_id() -> str:
@@ -52,7 +46,7 @@ class HelperSessions:
     `new_id` makes UUIDs."""
 
     dialect = DIALECT
-    route = Route("POST", "/api/widget/session")
+    routes: tuple[Route, ...] = (Route("POST", "/api/widget/session"),)
 
     def __init__(
         self,
@@ -67,21 +61,23 @@ class HelperSessions:
         self._now = now
         self._new_id = new_id
 
-    async def answer(self, head: RequestHead, body: bytes) -> Reply:
+    async def answer(self, head: RequestHead, body: bytes, admit: Admit) -> Reply:
         """A token, or what is wrong with the parameters. Raises `HttpError` 415."""
-        require_media_type(head, _is_json)
+        require_media_type(head, is_json)
         try:
             members = parse_json_object(body)
-            email = _optional_text(members, "email")
+            email = optional_text(members, "email")
             if email is None:
-                return self._anonymous(head, members)
-            return self._identified(head, members, email)
+                return await self._anonymous(head, members, admit)
+            return await self._identified(head, members, email, admit)
         except BadRequest:
             return _refusal(400, "Invalid request parameters")
 
-    def _anonymous(self, head: RequestHead, members: dict[str, object]) -> Reply:
-        slug = _optional_text(members, "mailboxSlug")
-        current = _optional_text(members, "currentToken")
+    async def _anonymous(
+        self, head: RequestHead, members: dict[str, object], admit: Admit
+    ) -> Reply:
+        slug = optional_text(members, "mailboxSlug")
+        current = optional_text(members, "currentToken")
         tenants = self._tokens.tenants
         tenant = self._tenant_of(head)
         if tenant is None and slug in tenants:
@@ -90,12 +86,19 @@ class HelperSessions:
             tenant = tenants[0]
         if tenant not in tenants:
             return _refusal(400, "Invalid mailbox")
+        await admit(tenant)
         now = self._now()
         identity = self._carried_over(current, tenant, now) or self._new_id()
         return _session(self._tokens.mint(tenant, now=now, anonymous_id=identity))
 
-    def _identified(self, head: RequestHead, members: dict[str, object], email: str) -> Reply:
-        digest = _optional_text(members, "emailHash")
+    async def _identified(
+        self,
+        head: RequestHead,
+        members: dict[str, object],
+        email: str,
+        admit: Admit,
+    ) -> Reply:
+        digest = optional_text(members, "emailHash")
         timestamp = _milliseconds(members.get("timestamp"))
         if not is_email(email):
             raise bad_field("email", "is no address")
@@ -114,6 +117,7 @@ class HelperSessions:
             signer = self._tokens.signer(message, bytes.fromhex(digest), among)
         if signer is None:
             return _refusal(401, "Invalid HMAC signature")
+        await admit(signer)
         return _session(self._tokens.mint(signer, now=now, email=email))
 
     def _tenant_of(self, head: RequestHead) -> str | None:
@@ -133,54 +137,6 @@ class HelperSessions:
         return identity.removeprefix(ANONYMOUS)
 
 
-class HelperConversations:
-    """Starts conversations, each owned by the identity of the token. `now` reads epoch seconds,
-    `new_slug` makes slugs that cannot be guessed."""
-
-    dialect = DIALECT
-    route = Route("POST", "/api/chat/conversation")
-
-    def __init__(
-        self,
-        tokens: SessionTokens,
-        store: ConversationStore,
-        *,
-        now: Callable[[], float],
-        new_slug: Callable[[], str] = random_slug,
-    ) -> None:
-        self._tokens = tokens
-        self._store = store
-        self._now = now
-        self._new_slug = new_slug
-
-    async def answer(self, head: RequestHead, body: bytes) -> Reply:
-        """The new conversation's slug. Raises `GatewayError`."""
-        credential = extract(head, _CREDENTIALS)
-        principal = self._tokens.authenticate(credential, DIALECT, now=self._now())
-        require_media_type(head, _is_json)
-        subject = _optional_text(parse_json_object(body), "subject")
-        if subject is not None and len(subject) > _MAX_SUBJECT:
-            raise bad_field("subject", f"must have at most {_MAX_SUBJECT} characters")
-        slug = self._new_slug()
-        key = ConversationKey(principal.tenant, DIALECT, slug)
-        await self._store.create(key, owner=principal.identity, subject=subject)
-        return json_reply(200, {"conversationSlug": slug})
-
-
-class HelperResume:
-    """`GET /api/chat/{id}/stream`: an AI SDK client (5 and later) asks for a stream to resume.
-
-    There never is one: 204, which the client reads as that.
-    """
-
-    dialect = DIALECT
-    route = Route("GET", "/api/chat/{id}/stream")
-
-    async def answer(self, head: RequestHead, body: bytes) -> Reply:
-        """The whole answer."""
-        return Reply(204, (("cache-control", "no-store"),))
-
-
 def _session(token: str) -> Reply:
     return json_reply(
         200,
@@ -198,12 +154,10 @@ def _session(token: str) -> Reply:
 
 def _refusal(status: int, text: str) -> Reply:
     if status == 401:
-        return json_reply(401, {"valid": False, "error": text}, (("www-authenticate", "Bearer"),))
-    return json_reply(status, {"error": text})
-
-
-def _optional_text(members: dict[str, object], name: str) -> str | None:
-    return None if members.get(name) is None else text_member(members, name)
+        fields = (("www-authenticate", "Bearer"),)
+        reply = json_reply(401, {"valid": False, "error": text}, fields)
+        return replace(reply, refused="unauthorized")
+    return replace(json_reply(status, {"error": text}), refused="bad_request")
 
 
 def _milliseconds(value: object) -> int | None:
@@ -213,7 +167,3 @@ def _milliseconds(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
         raise bad_field("timestamp", "must be a whole number")
     return int(value)
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type == "application/json"

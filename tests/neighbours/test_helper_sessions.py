@@ -6,24 +6,10 @@ from typing import Final
 import pytest
 
 from gateway.access.session_tokens import HelperTenant, SessionTokens
-from gateway.errors import BadRequest, HttpError, MailboxNotFound, Unauthorized
-from gateway.messages import (
-    NO_TERMS,
-    Conversation,
-    ConversationKey,
-    Headers,
-    Reply,
-    RequestHead,
-    Terms,
-)
-from gateway.neighbours.helper import (
-    HelperConversations,
-    HelperResume,
-    HelperSessions,
-    random_id,
-    random_slug,
-)
-from gateway.stores.memory import MemoryStore
+from gateway.errors import HttpError, RateLimited
+from gateway.messages import Headers, Reply, RequestHead
+from gateway.neighbours.helper_sessions import HelperSessions, random_id
+from gateway.ports import Admit
 
 NOW: Final = 1_790_000_000.25
 NOW_MS: Final = 1_790_000_000_250
@@ -44,11 +30,26 @@ def head(**fields: str | None) -> RequestHead:
     return RequestHead("POST", "/", "", Headers(sent))
 
 
+async def anyone(tenant: str) -> None:
+    """Admits every tenant."""
+
+
+class Gate(list[str]):
+    """Notes whom it admits."""
+
+    async def admit(self, tenant: str) -> None:
+        self.append(tenant)
+
+
 async def session(
-    body: object, *, tokens: SessionTokens = TWO, host: str = "127.0.0.1:8080"
+    body: object,
+    *,
+    tokens: SessionTokens = TWO,
+    host: str = "127.0.0.1:8080",
+    admit: Admit = anyone,
 ) -> Reply:
     endpoint = HelperSessions(tokens, hosts=HOSTS, now=lambda: NOW, new_id=lambda: VISITOR)
-    return await endpoint.answer(head(host=host), json.dumps(body).encode())
+    return await endpoint.answer(head(host=host), json.dumps(body).encode(), admit)
 
 
 def auth(tenant: str = "acme", timestamp: int = NOW_MS, **changes: object) -> dict[str, object]:
@@ -65,6 +66,7 @@ def who(reply: Reply) -> tuple[str, str | None]:
 
 
 def error(reply: Reply) -> tuple[int, object]:
+    assert reply.refused == {400: "bad_request", 401: "unauthorized"}[reply.status]
     return reply.status, json.loads(reply.body)
 
 
@@ -187,87 +189,38 @@ async def test_a_session_needs_good_parameters(body: object) -> None:
 
 async def test_a_body_that_is_not_json() -> None:
     endpoint = HelperSessions(ONE, hosts={}, now=lambda: NOW)
-    assert error(await endpoint.answer(head(), b"")) == INVALID
+    assert error(await endpoint.answer(head(), b"", anyone)) == INVALID
     with pytest.raises(HttpError):
-        await endpoint.answer(head(**{"content-type": "text/plain"}), b"{}")
+        await endpoint.answer(head(**{"content-type": "text/plain"}), b"{}", anyone)
 
 
-class Shelf(MemoryStore):
-    """A store that notes what is created."""
-
-    def __init__(self) -> None:
-        super().__init__(clock=lambda: NOW)
-        self.created: list[tuple[ConversationKey, str | None, str | None]] = []
-
-    async def create(
-        self,
-        key: ConversationKey,
-        *,
-        owner: str | None,
-        subject: str | None,
-        terms: Terms = NO_TERMS,
-    ) -> Conversation:
-        made = await super().create(key, owner=owner, subject=subject, terms=terms)
-        self.created.append((key, owner, subject))
-        return made
+@pytest.mark.parametrize("tenant", ["acme", "shop"])
+async def test_a_tenant_is_admitted_once_it_is_known(tenant: str) -> None:
+    seen = Gate()
+    await session(auth(tenant), admit=seen.admit)
+    await session({"mailboxSlug": tenant}, admit=seen.admit)
+    await session({}, host=f"chat.{tenant}.example", admit=seen.admit)
+    assert seen == [tenant] * 3
 
 
-async def start(shelf: Shelf, body: object, *, bearer: str | None = None) -> Reply:
-    endpoint = HelperConversations(TWO, shelf, now=lambda: NOW, new_slug=lambda: "slug1")
-    token = TWO.mint("shop", now=NOW, email="ada@example.com")
-    fields = head(authorization=f"Bearer {token}" if bearer is None else bearer)
-    return await endpoint.answer(fields, json.dumps(body).encode())
+@pytest.mark.parametrize(
+    "body", [{}, {"mailboxSlug": "gone"}, auth(emailHash="0" * 64), auth(timestamp=1), []], ids=str
+)
+async def test_nobody_is_admitted_before_that(body: object) -> None:
+    seen = Gate()
+    reply = await session(body, admit=seen.admit)
+    assert (reply.status in (400, 401), seen) == (True, [])
 
 
-async def test_a_conversation_belongs_to_the_tokens_identity() -> None:
-    shelf = Shelf()
-    reply = await start(shelf, {"isPrompt": False, "subject": "Shipping"})
-    assert (reply.status, json.loads(reply.body)) == (200, {"conversationSlug": "slug1"})
-    key = ConversationKey("shop", "helper", "slug1")
-    assert shelf.created == [(key, "email:ada@example.com", "Shipping")]
+async def test_a_tenant_that_is_not_admitted_gets_no_token() -> None:
+    async def refuse(tenant: str) -> None:
+        raise RateLimited(tenant)
+
+    for body in (auth(), {"mailboxSlug": "acme"}):
+        with pytest.raises(RateLimited):
+            await session(body, admit=refuse)
 
 
-@pytest.mark.parametrize("body", [{}, {"subject": None}, {"isPrompt": "?"}])
-async def test_a_conversation_needs_no_subject(body: object) -> None:
-    shelf = Shelf()
-    await start(shelf, body)
-    assert [subject for _, _, subject in shelf.created] == [None]
-
-
-@pytest.mark.parametrize("body", [[], {"subject": 7}, {"subject": "x" * 1001}, {"subject": "\0"}])
-async def test_a_conversation_with_a_bad_subject_is_not_made(body: object) -> None:
-    shelf = Shelf()
-    with pytest.raises(BadRequest):
-        await start(shelf, body)
-    assert shelf.created == []
-
-
-@pytest.mark.parametrize("bearer", ["", "Bearer", "Bearer x.y.z", "Basic eDp5"])
-async def test_a_conversation_needs_a_token_before_anything_else(bearer: str) -> None:
-    shelf = Shelf()
-    with pytest.raises(Unauthorized):
-        await start(shelf, [], bearer=bearer)
-    assert shelf.created == []
-
-
-async def test_a_conversation_in_an_unknown_mailbox_is_not_made() -> None:
-    other = SessionTokens({"gone": HelperTenant((SECRETS["acme"],), "support")})
-    token = other.mint("gone", now=NOW, email="ada@example.com")
-    with pytest.raises(MailboxNotFound):
-        await start(Shelf(), {}, bearer=f"Bearer {token}")
-
-
-def test_slugs_and_ids_are_random() -> None:
-    slugs = {random_slug() for _ in range(1000)}
-    assert len(slugs) == 1000
-    assert all(len(slug) == 20 and slug.isascii() and slug.isalnum() for slug in slugs)
-    assert all(slug == slug.lower() for slug in slugs)
-    assert len({character for slug in slugs for character in slug}) == 36
+def test_visitors_ids_are_random() -> None:
     assert random_id() != random_id()
     ONE.mint("acme", now=NOW, anonymous_id=random_id())
-
-
-async def test_there_is_never_a_stream_to_resume() -> None:
-    head = RequestHead("GET", "/api/chat/abc/stream", "", Headers(), {"id": "abc"})
-    reply = await HelperResume().answer(head, b"")
-    assert (reply.status, reply.body) == (204, b"")

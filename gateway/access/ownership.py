@@ -1,0 +1,11 @@
+"""Whose a conversation is, where callers have an identity of their own beside the tenant's."""
+
+from gateway.errors import NotOwner
+from gateway.messages import Conversation, Principal
+
+
+def check_owner(conversation: Conversation, principal: Principal) -> None:
+    """Raises `NotOwner` for the conversation of another identity; one without an owner is its
+    tenant's."""
+    if conversation.owner is not None and conversation.owner != principal.identity:
+        raise NotOwner("the token's identity does not own the conversation")
