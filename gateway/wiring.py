@@ -51,6 +51,7 @@ from gateway.turn.engine import Agent
 from gateway.turn.locks import ConversationLocks
 from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
+from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.embedded import EmbeddedModel, StartError
@@ -289,7 +290,7 @@ def _services(
         visitors=Visitors(settings.server.trusted_proxies),
         turns=turns,
         pressure=pressure,
-        locks=ConversationLocks(),
+        seats=Seats(store, ConversationLocks()),
         store=store,
         recorder=metrics,
         bounds=Bounds(
