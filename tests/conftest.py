@@ -7,7 +7,7 @@ from hypothesis import settings
 
 # Two loaded cores make single examples slow without anything being wrong.
 settings.register_profile("gateway", deadline=None, print_blob=True)
-settings.register_profile("long", settings.get_profile("gateway"), max_examples=20_000)
+settings.register_profile("long", settings.get_profile("gateway"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 
 

@@ -124,7 +124,7 @@ class Chat:
         declared = request.head.headers.get("content-length")
         return services.limits.admitted(
             principal,
-            visitor=self._admission.visitor(request),
+            visitor=self._admission.visitor(request.head, request.exchange.client),
             body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
             max_tokens=agent.max_tokens,
         )
