@@ -87,7 +87,7 @@ async def serve(
     broken off. Raises `UntestedVersion`.
     """
     install()
-    connections = connections or Connections()
+    connections = Connections() if connections is None else connections
     config = _config(connections, idle_s, unread_s)
     server = _Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
