@@ -10,7 +10,8 @@ from gateway.errors import StoreUnavailable
 from gateway.messages import ConversationKey
 from gateway.settings import Settings, load_settings
 from gateway.transport.asgi import Message
-from gateway.wiring import Asgi, Built, build, session_tokens
+from gateway.wiring import Asgi, Built, build
+from gateway.wiring.access import session_tokens
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.routes import WIDGET, credential_field
 from tests.upstream import ScriptedUpstream, Wait, answer, openai_stream, stream
