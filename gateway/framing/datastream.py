@@ -8,7 +8,8 @@ ASCII and has no line ends.
     (f (0 | g | 9 | a)* e)*   then   d h* 8   or   3 e d
 
 Version 4.0 knew neither `f` nor `g` nor `h`, and its parser fails for every code that it does not
-know; in an `early` stream a step has no beginning of its own.
+know. In an `early` stream a step has no beginning of its own, and the message begins with an empty
+`0`: its client shows, and finishes, a message only once something of it has come.
 
 `PartWriter` opens and closes the steps; what it is given is text, or JSON text where it says so.
 """
@@ -26,19 +27,22 @@ KEEP_ALIVE: Final = b"\n"
 class PartWriter:
     """The parts of one message, each a record that ends in a newline."""
 
-    __slots__ = ("_early", "_in_step", "_message_id")
+    __slots__ = ("_begun", "_early", "_in_step", "_message_id")
 
     def __init__(self, message_id: str, *, early: bool = False) -> None:
         self._message_id = message_id
         self._early = early
+        self._begun = False
         self._in_step = False
 
     def step(self) -> list[bytes]:
-        """Opens a step (`f`), unless one is open."""
+        """Opens a step (`f`; `0` in an early stream's first), unless one is open."""
         if self._in_step:
             return []
-        self._in_step = True
-        return [] if self._early else [_object("f", messageId=quote(self._message_id))]
+        begins, self._begun, self._in_step = not self._begun, True, True
+        if self._early:
+            return [_part("0", '""')] if begins else []
+        return [_object("f", messageId=quote(self._message_id))]
 
     def text(self, text: str) -> Sequence[bytes]:
         """Some more of the reply (`0`)."""

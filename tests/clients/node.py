@@ -1,38 +1,127 @@
-"""The npm clients: `helper.mjs` (Helper over AI SDK 4) and `aisdk.mjs` (AI SDK 5 and 6).
+"""The npm clients: one Node process per package, which runs all of its rows and cases.
 
-Each run of a script is one message; it prints what its user would have seen as one JSON object.
+A script gets its messages as JSON and prints what its user would have seen of each.
 """
 
 import asyncio
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.readers.helper import READERS
 from tests.ci.table import Table
-from tests.clients.cases import CASES, Case
-from tests.e2e.config import EMAIL, secret_of, token_of
-from tests.e2e.routes import HELPER
-from tests.e2e.world import World
+from tests.clients.cases import CASES, Fact
+from tests.clients.grid import Client, Grid
+from tests.clients.stage import Stage
+from tests.clients.wires import WIRES, Seen
+from tests.e2e.tls import CERTIFICATE
+from tests.golden import FOLDER
 
 HERE: Final = Path(__file__).parent
-SCRIPT_S: Final = 30.0
-VERSIONS: Final = ("ai5", "ai6")
-USAGE: Final = {"promptTokens": 11, "completionTokens": 7}
+OLDEST: Final = (20, 18, 1)
+INSTALL_S: Final = 180.0
+SCRIPT_S: Final = 90.0
+VERSIONS: Final = ("1.1", "2 (TLS)")
+_AT_ONCE: Final = 2
+
+# An SDK hides what HTTP said; one that only reads has no state of a chat either.
+_SDK: Final[dict[Fact, str]] = {"status": "d", "kept_alive": "d"}
+_READER: Final[dict[Fact, str]] = {**_SDK, "state": "d"}
+_V4: Final[dict[Fact, str]] = {**_SDK, "open": "d"}
+
+GOLDEN: Final = "every golden stream"
+
+
+def golden_files(suffix: str) -> list[Path]:
+    """The golden transcripts of that kind."""
+    return sorted((FOLDER / "helper").glob(f"*.{suffix}"))
+
+
+@dataclass(frozen=True)
+class Script:
+    """One process: a file, the package that it tries, what that is and what it has no place for.
+
+    `suffix` names the golden streams that it reads too, if it can be given any.
+    """
+
+    file: str
+    package: str
+    name: str
+    wire: str
+    blind: Mapping[Fact, str]
+    suffix: str = ""
+
+    @property
+    def clients(self) -> list[Client]:
+        """Its rows."""
+        return [Client(self.name, http, self.wire, self.blind) for http in VERSIONS]
+
+    @property
+    def golden(self) -> dict[str, list[dict[str, str]]]:
+        """Its golden streams, as a row of messages that bring their answers along."""
+        files = golden_files(self.suffix) if self.suffix else []
+        jobs = [{"case": file.name, "body": file.read_text(), "text": "Hello"} for file in files]
+        return {GOLDEN: jobs} if jobs else {}
+
+
+_V4_READER: Final[dict[Fact, str]] = {**_READER, "open": "d"}
+_EARLY: Final = ("helper v4, early", _V4_READER, "data-stream-early.txt")
+
+SCRIPTS: Final = (
+    *(
+        Script("data-stream.mjs", package, f"@helperai/client 0.4.5, ui-utils {version}", *how)
+        for package, version, how in (
+            ("ui-utils-1.0", "1.0.0", _EARLY),
+            ("ui-utils-1.1", "1.1.0", _EARLY),
+            ("@ai-sdk/ui-utils", "1.2.11", ("helper v4", _V4_READER, "data-stream.txt")),
+        )
+    ),
+    Script("use-chat.mjs", "", "AI SDK 4 useChat (react 1.2.12)", "helper v4", _V4),
+    *(
+        Script(
+            "ui-messages.mjs",
+            package,
+            f"AI SDK {version} reader",
+            "helper v5",
+            _READER,
+            "ui-message-stream.sse",
+        )
+        for package, version in (
+            ("ai5-first", "5.0.0"),
+            ("ai5", "5.0.277"),
+            ("ai6-first", "6.0.0"),
+            ("ai6", "6.0.326"),
+            ("ai7-first", "7.0.0"),
+            ("ai7", "7.0.173"),
+        )
+    ),
+    *(
+        Script("ui-chat.mjs", package, f"AI SDK {package[2]} Chat (react {version})", *how)
+        for package, version, how in (
+            ("ai5", "2.0.280", ("helper v5", _SDK)),
+            ("ai6", "3.0.326", ("helper v5", _SDK)),
+            ("ai7", "4.0.177", ("helper v5", _SDK)),
+        )
+    ),
+)
 
 
 async def ready(table: Table) -> bool:
     """Whether the scripts can run; installs their packages in CI."""
+    needs = "node >= " + ".".join(map(str, OLDEST))
     if shutil.which("node") is None:
-        table.leave_out("npm clients", "node >= 20")
+        table.leave_out("npm clients", needs)
         return False
-    _, output = await _run("node", "--version")
-    if int(output.removeprefix("v").split(".")[0]) < 20:
-        table.leave_out("npm clients", f"node >= 20, this is {output.strip()}")
+    _, output = await run("node", "--version")
+    if tuple(map(int, output.strip().removeprefix("v").split("."))) < OLDEST:
+        table.leave_out("npm clients", f"{needs}, this is {output.strip()}")
         return False
     if os.environ.get("CI") == "true":
-        status, output = await _run("npm", "ci", "--no-progress", seconds=180)
+        status, output = await run("npm", "ci", "--no-progress", seconds=INSTALL_S)
         if status != 0:
             table.row("npm", "installs what the lock names", good=False, saw=output)
             return False
@@ -42,76 +131,66 @@ async def ready(table: Table) -> bool:
     return True
 
 
-async def check(world: World, table: Table) -> None:
-    """Every case on every client."""
-    for case in CASES:
-        await _helper(world, table, case)
-        for version in VERSIONS:
-            await _ai_sdk(world, table, case, version)
+async def check(stage: Stage, grid: Grid) -> None:
+    """Every case with every package over both versions of HTTP, and every golden stream."""
+    turnstile = asyncio.Semaphore(_AT_ONCE)
+
+    async def guarded(script: Script) -> dict[str, dict[str, Seen]]:
+        async with turnstile:
+            jobs = {one.row: await stage.jobs(WIRES[script.wire]) for one in script.clients}
+            return await seen_by((script.file, script.package), {**jobs, **script.golden})
+
+    rows = await asyncio.gather(*map(guarded, SCRIPTS))
+    for script, seen in zip(SCRIPTS, rows, strict=True):
+        for client in script.clients:
+            grid.add(client, seen.get(client.row, {}))
+        if script.golden:
+            wrong = _misread(script.suffix, seen.get(GOLDEN, {}))
+            grid.table.row(script.name, GOLDEN, good=not wrong, saw=wrong)
 
 
-async def _helper(world: World, table: Table, case: Case) -> None:
-    case.prepare(world)
-    environment = {
-        "GATEWAY_URL": f"http://{world.gateway.public}",
-        "HELPER_SECRET": secret_of("acme"),
-        "HELPER_EMAIL": EMAIL,
-    }
-    seen = await script(("helper.mjs", "Hello there"), environment)
-    good = _error_or_not(case, seen)
-    if not case.fails:
-        usage = {**USAGE, "totalTokens": sum(USAGE.values())}
-        good = good and (seen["reason"], seen["usage"]) == ("stop", usage) and bool(seen["id"])
-        good = good and world.last_messages() == [("user", "Hello there")]
-    table.row("@helperai/client + AI SDK 4", case.name, good=good, saw=seen)
+def _misread(suffix: str, seen: Mapping[str, Seen]) -> list[object]:
+    """The golden streams that were read otherwise than this project's own reader does."""
+    wrong: list[object] = []
+    for file in golden_files(suffix):
+        reader = READERS[suffix.partition(".")[0]]()
+        reader.feed(file.read_bytes())
+        reader.close()
+        wanted = (reader.text, reader.terminals == ["error"])
+        shown = seen.get(file.name, {})
+        got = (shown.get("text"), shown.get("error", "nothing") is not None)
+        if got != wanted:
+            wrong.append((file.name, shown))
+    return wrong
 
 
-async def _ai_sdk(world: World, table: Table, case: Case, version: str) -> None:
-    environment = {
-        "GATEWAY_URL": f"http://{world.gateway.public}",
-        "HELPER_TOKEN": token_of("acme"),
-        "CONVERSATION": await world.conversation(HELPER),
-    }
-    case.prepare(world)
-    seen = await script(("aisdk.mjs", version, "Hello there"), environment)
-    good = _error_or_not(case, seen)
-    if not case.fails:
-        metadata = seen["metadata"]
-        usage = metadata.get("usage") if isinstance(metadata, dict) else None
-        good = good and seen["states"] == ["done"] and usage == USAGE
-    table.row(f"AI SDK {version[2:]} DefaultChatTransport", case.name, good=good, saw=seen)
-
-
-def _error_or_not(case: Case, seen: dict[str, object]) -> bool:
-    """The right words are shown, and an error exactly when there was one."""
-    return seen["text"] == case.text and bool(seen["error"]) == case.fails
-
-
-async def script(arguments: tuple[str, ...], environment: dict[str, str]) -> dict[str, object]:
-    """What a script printed: one JSON object."""
-    status, output = await _run("node", *arguments, environment=environment)
+async def seen_by(
+    script: Sequence[str], jobs: Mapping[str, Sequence[Mapping[str, object]]]
+) -> dict[str, dict[str, Seen]]:
+    """What a script saw, by row and case."""
+    text = json.dumps({"jobs": jobs, "ca": CERTIFICATE.read_text()})
+    status, output = await run("node", *script, text=text, seconds=SCRIPT_S)
     try:
-        seen = json.loads(output.strip().split("\n")[-1])  # the text may have line separators
-        assert isinstance(seen, dict)
+        seen = json.loads(output.strip().split("\n")[-1])
     except (ValueError, IndexError):
-        return {"text": None, "error": f"status {status}: {output}", "metadata": None}
+        crashed: Seen = {"crashed": f"status {status}: {output[-1000:]}"}
+        return {row: {case.name: crashed for case in CASES} for row in jobs}
+    assert isinstance(seen, dict)
     return seen
 
 
-async def _run(
-    *command: str, environment: dict[str, str] | None = None, seconds: float = SCRIPT_S
-) -> tuple[int, str]:
+async def run(*command: str, text: str = "", seconds: float = 30.0) -> tuple[int, str]:
+    """Exit status and output of a program that is given a text."""
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *(part for part in command if part),
         cwd=HERE,
-        env={**os.environ, **(environment or {})},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async with asyncio.timeout(seconds):
-            output, _ = await process.communicate()
+            output, _ = await process.communicate(text.encode())
     except TimeoutError:
         process.kill()
         output, _ = await process.communicate()

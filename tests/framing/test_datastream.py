@@ -115,6 +115,7 @@ def test_annotations_are_an_array() -> None:
 
 def test_an_early_stream_has_only_codes_of_version_4_0() -> None:
     writer = PartWriter("m1", early=True)
+    assert writer.step() == [b'0:""\n']
     assert writer.reasoning("hm") == []
     assert list(writer.text("Hel")) == [b'0:"Hel"\n']
     called = b'9:{"toolCallId":"c","toolName":"t","args":{}}\n'

@@ -1,0 +1,413 @@
+"""Settings in, a running gateway out: the only module that names concrete classes."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Final
+
+import aiohttp
+import structlog
+
+from gateway.access.claims import Ledger
+from gateway.access.keys import KeyRecord, KeyRing
+from gateway.access.limits import Allowance, Limits
+from gateway.access.session_tokens import HelperTenant, SessionTokens
+from gateway.access.visitors import Visitors
+from gateway.dialects import DIALECTS
+from gateway.messages import DialectOptions
+from gateway.neighbours.helper_conversations import (
+    HelperConversation,
+    HelperList,
+    HelperResume,
+    HelperStart,
+    HelperUnread,
+    HelperUnserved,
+    HelperUpdate,
+)
+from gateway.neighbours.helper_sessions import HelperSessions
+from gateway.neighbours.widget import WidgetHealth
+from gateway.ports import (
+    Authenticator,
+    ConversationStore,
+    Endpoint,
+    Model,
+    OpenEndpoint,
+    Upstream,
+)
+from gateway.settings import Settings, TenantSettings, UpstreamSettings
+from gateway.stores.ledger import MemoryLedger
+from gateway.stores.memory import MemoryStore
+from gateway.stores.sqlite import SqliteStore
+from gateway.stores.sqlite_ledger import SqliteLedger
+from gateway.telemetry.logs import RequestLine, request_line
+from gateway.telemetry.metrics import Metrics, ModelLabels
+from gateway.transport.asgi import Message, Receive, Send
+from gateway.transport.client import HttpModel, open_session
+from gateway.turn.engine import Agent
+from gateway.turn.locks import ConversationLocks
+from gateway.turn.pressure import Pressure
+from gateway.turn.registry import RunningTurns
+from gateway.turn.tally import TurnTally
+from gateway.upstreams.anthropic import Anthropic
+from gateway.upstreams.embedded import EmbeddedModel, StartError
+from gateway.upstreams.openai import OpenAI
+from gateway.web.admin import AdminApp
+from gateway.web.app import App
+from gateway.web.chat import Bounds, Services
+from gateway.web.cors import Cors
+from gateway.web.operators import Operators
+from gateway.web.request import Request
+
+_log: Final = structlog.get_logger("gateway.wiring")
+
+# What the embedded model's server was started with: per slot, and per reply.
+EMBEDDED_CONTEXT_TOKENS: Final = 2048
+EMBEDDED_OUTPUT_TOKENS: Final = 256
+EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
+
+Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
+__all__ = ["Built", "StartError", "build", "session_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A gateway that is ready to be served."""
+
+    app: App
+    admin: AdminApp
+    store: ConversationStore
+    tokens: SessionTokens
+    turns: RunningTurns
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, progress: Callable[[str], None]) -> AsyncIterator[Built]:
+    """Starts what the settings name and takes it down again at the end of the block.
+
+    Raises `StartError` (embedded model) and `StoreUnavailable`.
+    """
+    async with AsyncExitStack() as stack:
+        store = _store(settings)
+        await store.open()
+        stack.push_async_callback(store.close)
+        models = await _models(settings, stack, progress)
+        metrics = Metrics(
+            [dialect.name for dialect in DIALECTS],
+            [ModelLabels(model.name, model.provider, model.model) for model in models.values()],
+        )
+        stack.callback(metrics.close)
+        tokens = session_tokens(settings)
+        turns = RunningTurns(settings.limits.turns_in_flight)
+        limits = _limits(settings, _ledger(store), metrics)
+        await stack.enter_async_context(limits.renewing())
+        pressure = Pressure()
+        stack.enter_context(pressure.measuring())
+        services = _services(settings, models, store, tokens, turns, pressure, metrics, limits)
+
+        def readiness() -> dict[str, bool]:
+            # Nothing gets here unless the settings were good and the store could be opened.
+            return {"configuration": True, "store": True, "accepting": not turns.stopping}
+
+        probes = Operators(None, readiness)
+        full = Operators(metrics, readiness)
+        app = App(
+            services,
+            DIALECTS,
+            _endpoints(tokens, store),
+            _open_endpoints(settings, tokens),
+            probes,
+            _Recorder(metrics),
+            _new_id,
+        )
+        yield Built(app, AdminApp(full, _new_id), store, tokens, turns, metrics)
+
+
+def session_tokens(settings: Settings) -> SessionTokens:
+    """The helper tenants' session tokens."""
+    return SessionTokens(
+        {
+            name: HelperTenant(
+                tuple(
+                    secret.get_secret_value().encode()
+                    for secret in tenant.dialects.helper.session_secrets
+                ),
+                tenant.agent,
+            )
+            for name, tenant in settings.tenants.items()
+            if tenant.dialects.helper.session_secrets
+        }
+    )
+
+
+class _Recorder:
+    """Metrics and the request's log line."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def refused(self, dialect: str, kind: str) -> None:
+        self._metrics.refused(dialect, kind)
+
+    def request_ended(self, request: Request) -> None:
+        tally: TurnTally | None = request.tally
+        exchange = request.exchange
+        outcome = tally.outcome if tally else request.refused or "ok"
+        request_line(
+            RequestLine(
+                request_id=request.request_id,
+                method=request.head.method,
+                http_version=request.head.http_version,
+                route=request.template,
+                dialect=request.dialect,
+                status=exchange.status,
+                outcome=outcome,
+                kind=None if outcome == "ok" else outcome,
+                tenant=request.tenant,
+                key=request.key,
+                duration_ms=round((asyncio.get_running_loop().time() - request.began) * 1000),
+                bytes=exchange.sent_bytes,
+            ),
+            tally,
+        )
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _store(settings: Settings) -> ConversationStore:
+    scheme, _, path = settings.store.url.partition(":")
+    if scheme == "memory":
+        return MemoryStore(retention_days=settings.store.retention_days)
+    return SqliteStore(Path(path), retention_days=settings.store.retention_days)
+
+
+def _ledger(store: ConversationStore) -> Ledger:
+    """The limits' state, where the conversations are."""
+    if isinstance(store, SqliteStore):
+        return SqliteLedger(store.write)
+    return MemoryLedger()
+
+
+async def _models(
+    settings: Settings, stack: AsyncExitStack, progress: Callable[[str], None]
+) -> dict[str, Model]:
+    """The models that some agent uses; the embedded one is started first."""
+    used = {name for agent in settings.agents.values() for name in agent.upstreams}
+    limit = sum(settings.upstreams[name].max_in_flight for name in used)
+    session = open_session(limit=limit)
+    stack.push_async_callback(session.close)
+    embedded_url = ""
+    if any(settings.upstreams[name].protocol == "embedded" for name in used):
+        embedded = EmbeddedModel()
+        stack.push_async_callback(embedded.stop)
+        embedded_url = await embedded.start(progress)
+        watcher = asyncio.create_task(_report_death(embedded))
+        stack.callback(watcher.cancel)
+    return {
+        name: _model(name, settings.upstreams[name], session, embedded_url) for name in sorted(used)
+    }
+
+
+async def _report_death(embedded: EmbeddedModel) -> None:
+    await embedded.died.wait()
+    # Turns on it are refused from now on; nobody finds out why from those alone.
+    _log.error("embedded_model_died", next="restart the gateway")
+
+
+def _model(
+    name: str, upstream: UpstreamSettings, session: aiohttp.ClientSession, embedded_url: str
+) -> Model:
+    embedded = upstream.protocol == "embedded"
+    return HttpModel(
+        name=name,
+        codec=_codec(upstream),
+        session=session,
+        base_url=embedded_url if embedded else upstream.base_url or "",
+        model=EMBEDDED_MODEL_NAME if embedded else upstream.model,
+        connect_s=upstream.connect_s,
+        first_token_s=upstream.first_token_s,
+        idle_s=upstream.idle_s,
+        total_s=upstream.total_s,
+        max_in_flight=upstream.max_in_flight,
+        context_tokens=upstream.context_tokens or (EMBEDDED_CONTEXT_TOKENS if embedded else None),
+        output_tokens=EMBEDDED_OUTPUT_TOKENS if embedded else None,
+        # The embedded server closes its connection after every stream without saying so first.
+        one_connection_per_request=embedded,
+    )
+
+
+def _codec(upstream: UpstreamSettings) -> Upstream:
+    codec = Anthropic if upstream.protocol == "anthropic" else OpenAI
+    return codec(
+        api_key=upstream.api_key.get_secret_value() if upstream.api_key else None,
+        extra_body=upstream.extra_body,
+        extra_headers={
+            name: value.get_secret_value() for name, value in upstream.extra_headers.items()
+        },
+    )
+
+
+def _services(
+    settings: Settings,
+    models: Mapping[str, Model],
+    store: ConversationStore,
+    tokens: SessionTokens,
+    turns: RunningTurns,
+    pressure: Pressure,
+    metrics: Metrics,
+    allowances: Limits,
+) -> Services:
+    ring = _key_ring(settings)
+    authenticators: dict[str, Authenticator] = {dialect.name: ring for dialect in DIALECTS}
+    authenticators["helper"] = tokens
+    limits = settings.limits
+    return Services(
+        authenticators=authenticators,
+        agents=_agents(settings, models),
+        options={
+            (name, dialect.name): _options(tenant, dialect.name)
+            for name, tenant in settings.tenants.items()
+            for dialect in DIALECTS
+        },
+        cors=Cors(
+            {
+                dialect.name: {
+                    name: _origins(tenant, dialect.name)
+                    for name, tenant in settings.tenants.items()
+                    if _uses(tenant, dialect.name)
+                }
+                for dialect in DIALECTS
+            }
+        ),
+        limits=allowances,
+        visitors=Visitors(settings.server.trusted_proxies),
+        turns=turns,
+        pressure=pressure,
+        locks=ConversationLocks(),
+        store=store,
+        recorder=metrics,
+        bounds=Bounds(
+            body_bytes=limits.body_bytes,
+            body_s=limits.body_s,
+            send_s=limits.send_s,
+            keep_alive_s=limits.stream_keep_alive_s,
+            output_bytes=limits.output_bytes,
+        ),
+        new_id=_new_id,
+        now=time,
+    )
+
+
+def _agents(settings: Settings, models: Mapping[str, Model]) -> dict[str, Agent]:
+    return {
+        name: Agent(
+            name=name,
+            models=tuple(models[upstream] for upstream in agent.upstreams),
+            system_prompt=agent.system_prompt,
+            history_messages=agent.history_messages,
+            max_tokens=agent.max_tokens,
+            temperature=agent.temperature,
+            stop=agent.stop,
+            turn_s=agent.turn_s,
+            finish_when_gone=agent.on_disconnect == "finish",
+            refusal=agent.refusal,
+        )
+        for name, agent in settings.agents.items()
+    }
+
+
+def _key_ring(settings: Settings) -> KeyRing:
+    records = [
+        KeyRecord(
+            tenant=name,
+            name=key_name,
+            hash=key.hash.get_secret_value(),
+            dialects=frozenset(key.dialects),
+            expires=key.expires.timestamp() if key.expires else None,
+            agent=key.agent,
+        )
+        for name, tenant in settings.tenants.items()
+        for key_name, key in tenant.keys.items()
+    ]
+    return KeyRing(records, {name: tenant.agent for name, tenant in settings.tenants.items()})
+
+
+def _limits(settings: Settings, ledger: Ledger, metrics: Metrics) -> Limits:
+    tenants = settings.tenants
+    return Limits(
+        {
+            name: Allowance(
+                tenant.requests_per_minute,
+                tenant.tokens_per_minute,
+                tenant.concurrent_turns,
+                tenant.requests_per_minute_per_client,
+            )
+            for name, tenant in tenants.items()
+        },
+        {
+            (name, key_name): Allowance(
+                key.requests_per_minute, key.tokens_per_minute, key.concurrent_turns
+            )
+            for name, tenant in tenants.items()
+            for key_name, key in tenant.keys.items()
+        },
+        ledger,
+        metrics,
+        _new_id,
+    )
+
+
+def _options(tenant: TenantSettings, dialect: str) -> DialectOptions:
+    chosen = tenant.dialects
+    by_dialect = {
+        "helper": DialectOptions(
+            chosen.helper.unknown_conversation,
+            chosen.helper.stream_format,
+            chosen.helper.tool_results,
+        ),
+        "hyponema": DialectOptions(chosen.hyponema.unknown_conversation),
+        "hyperleap": DialectOptions(
+            chosen.hyperleap.unknown_conversation, tool_results=chosen.hyperleap.tool_items
+        ),
+        "widget": DialectOptions(chosen.widget.unknown_conversation),
+    }
+    return by_dialect[dialect]
+
+
+def _uses(tenant: TenantSettings, dialect: str) -> bool:
+    if dialect == "helper":
+        return bool(tenant.dialects.helper.session_secrets)
+    return any(dialect in key.dialects for key in tenant.keys.values())
+
+
+def _origins(tenant: TenantSettings, dialect: str) -> tuple[str, ...]:
+    """Helper's own server answers every origin, so that is its default; the others have none."""
+    if tenant.cors_origins is None:
+        return ("*",) if dialect == "helper" else ()
+    return tenant.cors_origins
+
+
+def _endpoints(tokens: SessionTokens, store: ConversationStore) -> tuple[Endpoint, ...]:
+    return (
+        HelperStart(tokens, store),
+        HelperConversation(tokens, store),
+        HelperUpdate(tokens, store),
+        HelperList(tokens, store),
+        HelperUnread(tokens, store),
+    )
+
+
+def _open_endpoints(settings: Settings, tokens: SessionTokens) -> tuple[OpenEndpoint, ...]:
+    hosts = {host: name for name, tenant in settings.tenants.items() for host in tenant.hosts}
+    return (
+        HelperSessions(tokens, hosts=hosts, now=time),
+        HelperUnserved(),
+        HelperResume(),
+        WidgetHealth(),
+    )
