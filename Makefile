@@ -27,7 +27,7 @@ fi
 endef
 
 .PHONY: help run example test ci lint type fmt golden clients attack prometheus browser \
-	second-python bench certify
+	second-python bench certify fuzz load
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,13 @@ golden: $(VENV)/.development ## Write the golden transcripts anew; read them as 
 
 bench: $(VENV)/.development ## Measure the codecs alone.
 	@$(PY) -m tests.bench.codecs
+
+fuzz: $(VENV)/.development ## Feed parsers and codecs random input for some minutes.
+	@HYPOTHESIS_PROFILE=long $(PY) -m pytest -n 2 --timeout 1200 tests/fuzz tests/framing \
+	  tests/upstreams/test_streams.py tests/test_transcripts.py $(ARGS)
+
+load: $(VENV)/.development ## Ask more of a gateway than it can serve (two minutes).
+	@$(PY) -m tests.bench.load $(ARGS)
 
 certify: $(VENV)/.runtime ## Cut the shipped recordings at every byte and judge every dialect (three minutes).
 	@$(PY) -m gateway certify $(ARGS)

@@ -135,6 +135,14 @@ class Conflict(RequestError):
     status: ClassVar[int] = 409
 
 
+class ConversationBusy(Conflict):
+    """A turn is running on the conversation, here or in another worker; it may be waited for."""
+
+
+class KeyReused(Conflict):
+    """An `Idempotency-Key` came again and its first reply cannot be the answer."""
+
+
 class PayloadTooLarge(RequestError):
     """The request body is over `limits.body_bytes`."""
 

@@ -103,12 +103,21 @@ MessageStatus = Literal["complete", "partial"]
 ConversationStatus = Literal["open", "completed", "failed"]
 
 
+class KeptCall(NamedTuple):
+    """A tool call of a stored reply; `arguments` is JSON text, `result` None if no result came."""
+
+    id: str
+    name: str
+    arguments: str
+    result: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation's history; `created_at` in seconds since the epoch (UTC).
 
     A `partial` assistant message is a reply that was cut short: it holds what the client was
-    shown.
+    shown. `calls` are the tool calls of a reply, in their order.
     """
 
     id: str
@@ -116,6 +125,7 @@ class Message:
     text: str
     created_at: float
     status: MessageStatus = "complete"
+    calls: tuple[KeptCall, ...] = ()
 
 
 class ConversationKey(NamedTuple):
@@ -188,6 +198,45 @@ class MessagePage:
 
     messages: tuple[Message, ...]
     after: int | None
+
+
+class Once(NamedTuple):
+    """An `Idempotency-Key` and the request that it came with, both as digests in hex.
+
+    `scope` covers who sent which key on which route, `body` the request's path and body.
+    """
+
+    scope: str
+    body: str
+
+
+class Lease(NamedTuple):
+    """The right to write one turn into a conversation.
+
+    `token` is larger than that of every earlier lease of the conversation, so a store can refuse
+    what a former holder still tries to write. `nonce` is the holder's own.
+    """
+
+    key: ConversationKey
+    token: int
+    nonce: str
+    once: Once | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A conversation that is the caller's for one turn."""
+
+    conversation: Conversation
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an earlier request with the same `Once` was answered, as it was handed to `commit`."""
+
+    conversation: Conversation
+    record: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,14 @@ from gateway.messages import (
     ConversationStatus,
     DialectOptions,
     Headers,
+    Lease,
+    Leased,
     Message,
     MessagePage,
+    Once,
     Principal,
     Prompt,
+    Recorded,
     Reply,
     RequestHead,
     Terms,
@@ -179,9 +183,17 @@ class Downstream(Protocol):
     `terminal_sent` whether it can still be told at all.
     """
 
-    opened: bool
-    terminal_sent: bool
     one_shot: bool
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything was sent."""
+        ...
+
+    @property
+    def terminal_sent(self) -> bool:
+        """Whether the terminal record was sent."""
+        ...
 
     async def begin(self) -> None:
         """Sends the head and the opening record, or only notes them where nothing streams."""
@@ -206,7 +218,12 @@ class ConversationStore(Protocol):
     Every method raises `StoreUnavailable` when the store does not answer in time or refuses.
     A cancelled call has either happened wholly or not at all. A conversation that nobody wrote to
     for the store's retention time is unknown to every method, whether it was swept yet or not.
+
+    A turn is `begin`, then `commit` or `release`, and `renew` while it runs: a lease that nobody
+    renews for `lease_s` seconds is free for the next turn, wherever that runs.
     """
+
+    lease_s: float
 
     async def open(self) -> None:
         """Makes ready; raises `StoreUnavailable` if it cannot be used."""
@@ -236,6 +253,42 @@ class ConversationStore(Protocol):
 
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
+        ...
+
+    async def begin(
+        self,
+        key: ConversationKey,
+        *,
+        identity: str | None,
+        create: bool,
+        messages: int,
+        once: Once | None = None,
+    ) -> Leased | Recorded:
+        """Lock and `load` in one step, or what a request with this `once` was answered before.
+
+        With `create` an unknown conversation is made, owned by `identity`. Raises `NotFound`,
+        `NotOwner` (it has another owner), `ConversationBusy` (another lease is alive) and
+        `KeyReused` (`once` came with another body, or its reply was too long to be recorded).
+        """
+        ...
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Lets the leases live for another `lease_s`; one that was lost stays lost."""
+        ...
+
+    async def commit(
+        self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
+    ) -> None:
+        """`append` and the end of the lease in one step; a second time it does nothing.
+
+        `record` answers later requests with the lease's `once` for ten minutes. Raises `NotFound`
+        if the conversation is gone, and `Conflict` if another lease was given meanwhile; nothing
+        is stored then.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """The end of the lease without a message; nothing if it is over already."""
         ...
 
     async def update(

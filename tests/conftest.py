@@ -1,11 +1,14 @@
 """Settings that every test shares, and who runs beside whom."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
 # Two loaded cores make single examples slow without anything being wrong.
 settings.register_profile("gateway", deadline=None, print_blob=True)
-settings.load_profile("gateway")
+settings.register_profile("long", settings.get_profile("gateway"), max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

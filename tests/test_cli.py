@@ -19,7 +19,7 @@ from gateway.settings import load_settings
 ROOT: Final = Path(__file__).resolve().parent.parent
 HASH: Final = "sha256:" + "a" * 64
 SECRET: Final = "0123456789abcdef0123456789abcdef"
-COMMANDS: Final = ("serve", "check", "keys", "token", "chat", "config", "certify")
+COMMANDS: Final = ("serve", "check", "keys", "token", "chat", "config", "certify", "explain")
 # Found by their import time: what no command may load just to say how it is used.
 HEAVY: Final = ("aiohttp", "pydantic", "yaml", "hypercorn", "jwt", "gateway.settings")
 
@@ -299,3 +299,12 @@ def test_chat_ends_well_at_the_end_of_input() -> None:
     result = CliRunner().invoke(main, ["chat", "--key", "K"], input="")
     assert result.exit_code == 0
     assert "widget at http://127.0.0.1:8080" in result.output
+
+
+def test_explain_says_who_serves_and_exits_with_the_verdict() -> None:
+    file = write({"tenants": {"acme": {"keys": {"site": {"hash": HASH, "dialects": ["widget"]}}}}})
+    good = run("explain", "--config", file, "--route", "POST /chat", "--key", "no such key")
+    assert good.exit_code == 1
+    assert "401 unauthorized" in good.output
+    asked = run("explain", "--config", file, "--route", "/nowhere", "--key", "x")
+    assert (asked.exit_code, "404" in asked.output) == (1, True)

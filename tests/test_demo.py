@@ -10,7 +10,7 @@ from gateway.demo import TENANT, Demo, DemoError
 from gateway.messages import ConversationKey
 from gateway.settings import Settings
 from gateway.stores import MemoryStore
-from gateway.wiring import session_tokens
+from gateway.wiring.access import session_tokens
 
 NAMES = ("hyponema", "hyperleap", "widget", "helper_secret", "helper_visitor", "helper_slug")
 

@@ -50,12 +50,14 @@ class KeyRing:
     def authenticate(self, credential: str, dialect: str, *, now: float) -> Principal:
         """Who the key belongs to; `now` in epoch seconds.
 
-        Raises `Unauthorized` for a key that is unknown, expired or malformed, without saying
-        which, and `Forbidden` for a good key on a dialect that it is not for.
+        Raises `Unauthorized` for a key that is unknown, expired or malformed (the client is not
+        told which), and `Forbidden` for a good key on a dialect that it is not for.
         """
         record = self._by_hash.get(hash_key(credential))
-        if record is None or (record.expires is not None and now >= record.expires):
+        if record is None:
             raise Unauthorized("no such key")
+        if record.expires is not None and now >= record.expires:
+            raise Unauthorized(f"key {record.tenant}/{record.name} has expired")
         if dialect not in record.dialects:
             raise Forbidden(f"key {record.tenant}/{record.name} is not for {dialect}")
         agent = self._agents[record.tenant] if record.agent is None else record.agent

@@ -15,7 +15,7 @@ from gateway.messages import MessageStatus, PromptMessage, TurnContext
 from gateway.readers import Tokens
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
 from gateway.transport.downstream import HttpDownstream
-from gateway.turn.engine import Agent, Turn, TurnPlan
+from gateway.turn.engine import Agent, KeptReply, Turn, TurnPlan
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
 
@@ -112,10 +112,13 @@ class Stage:
         )
         tally = TurnTally(dialect.name, "1.1", exchange.received_at)
 
-        async def keep(text: str, status: MessageStatus) -> None:
-            outcome.kept.append((text, status))
+        async def keep(reply: KeptReply) -> None:
+            outcome.kept.append((reply.text, reply.status))
 
-        turn = Turn(self._plan, down, watch, tally, keep=keep, release=lambda: None)
+        async def release() -> None:
+            return
+
+        turn = Turn(self._plan, down, watch, tally, keep=keep, release=release)
         await turn.run()
         outcome.counted = tally.outcome
         if usage := tally.usage:

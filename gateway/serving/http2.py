@@ -131,8 +131,9 @@ class Http2Protocol:
         try:
             for event in self._h2.receive_data(data):
                 self._dispatch(event)
-        except ProtocolError:
-            self._hang_up()  # with the GOAWAY that h2 has made
+                self._h2.floods.check()
+        except ProtocolError as error:
+            self._hang_up(error.error_code)
             return
         if not frames.pending:
             self._half_since = None
@@ -324,9 +325,9 @@ class Http2Protocol:
         """Ends the connection: GOAWAY unless it has been said, FIN, and a moment to read both."""
         if self._closing:
             return
+        self._out.flush()
         if code is not None:
             self._goaway(self._h2.highest_inbound_stream_id, code)
-        self._out.flush()
         self._end_streams()
         # A close with bytes unread would be a reset, and the client might not read the reason.
         if self._transport.can_write_eof() and not self._transport.is_closing():

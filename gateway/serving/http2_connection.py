@@ -46,6 +46,7 @@ from gateway.serving.http2_floods import Flood, Floods
 from gateway.serving.http2_headers import HeaderDecoder, has_pseudo
 
 STREAMS: Final = 100
+_MOST_STREAMS: Final = 2 * STREAMS  # in one read; the owner refuses those over the limit
 _HEADER_LIST_BYTES: Final = 16_384
 _BLOCK_BYTES: Final = 24_576
 _CONNECTION_WINDOW: Final = 1_048_576
@@ -151,13 +152,16 @@ class ServerConnection(H2Connection):
                 self.floods.fault()
         super()._prepare_for_sending(frames)
 
+    def _terminate_connection(self, error_code: ErrorCodes) -> None:
+        """Nothing: the owner says GOAWAY, also for what h2 finds before it reads frames."""
+
     def _receive_frame(self, frame: Frame) -> list[Event]:
         self.floods.received(frame)
         return super()._receive_frame(frame)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> Answer:
-        # h2 forgets the streams that are over when it counts the open ones.
-        _ = self.open_inbound_streams
+        if frame.stream_id not in self.streams and self.open_inbound_streams >= _MOST_STREAMS:
+            raise Flood("too many streams at once")
         fields = self.fields_decoder.fields(bytes(frame.data))
         overlong = self.fields_decoder.overlong
         events: list[Event] = self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)

@@ -91,7 +91,7 @@ class Floods:
             self.fault()
         else:
             self._other(frame)
-        self._require(self._calm, "faults and resets")
+        self.check()
 
     def continuation(self, number: int, size: int) -> None:
         """The `number`th CONTINUATION frame of a header block came in."""
@@ -100,8 +100,12 @@ class Floods:
             self._require(self._empty.take(), "empty frames")
 
     def fault(self) -> None:
-        """A stream was reset, by either side, or a request refused; told at the next frame."""
+        """A stream was reset, by either side, or a request refused; `check` raises for it."""
         self._calm = self._faults.take() and self._calm
+
+    def check(self) -> None:
+        """Raises `Flood` after too many faults."""
+        self._require(self._calm, "faults and resets")
 
     def _data(self, frame: DataFrame) -> None:
         size = len(frame.data)

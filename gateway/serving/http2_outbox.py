@@ -6,7 +6,6 @@ served a frame in turn, and woken at once when its stream or the connection is n
 """
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -55,7 +54,7 @@ class Outbox:
     def raw(self, data: bytes) -> None:
         """Writes frames as they are."""
         self._written += len(data)
-        with suppress(RuntimeError):  # the transport is closed already, and the reader learns of it
+        if not self._transport.is_closing():
             self._transport.write(data)
 
     def now(self, stream: H2Stream, data: bytes) -> bool:
@@ -68,6 +67,7 @@ class Outbox:
             or size > connection.outbound_flow_control_window
             or size > connection.max_outbound_frame_size
             or self._transport.get_write_buffer_size() > _HIGH_WATER
+            or self._transport.is_closing()
         ):
             return False
         self._frame(stream, data, size)
@@ -80,10 +80,7 @@ class Outbox:
         self._floods.data_sent += 1
         self._written += size + 9
         header = _DATA_HEADER.pack(size >> 8, size & 0xFF, 0, 0, stream.stream_id)
-        try:
-            self._transport.write(b"".join((header, data)))
-        except RuntimeError:
-            return  # the transport is closed already, and the reader learns of it
+        self._transport.write(b"".join((header, data)))
 
     async def wait(self, stream: H2Stream, data: bytes = b"") -> None:
         """Returns when all of the message is written, or its stream or the connection is no more.
@@ -103,8 +100,8 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether the peer has to take something before more is written."""
-        if self._full:
-            return True
+        if self._full or self._transport.is_closing():
+            return True  # of a connection that is lost the owner hears by its reader
         if self._transport.get_write_buffer_size() <= _HIGH_WATER:
             return False
         self._full = True

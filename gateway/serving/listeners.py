@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from hypercorn.asyncio.lifespan import Lifespan
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import wrap_app
 
+from gateway.serving.connection import Connection, Streams
 from gateway.serving.connections import Connections, ServingConfig
 from gateway.serving.protocols import install
 
@@ -87,7 +87,7 @@ async def serve(
     broken off. Raises `UntestedVersion`.
     """
     install()
-    connections = connections or Connections()
+    connections = Connections() if connections is None else connections
     config = _config(connections, idle_s, unread_s)
     server = _Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
@@ -135,8 +135,8 @@ class _Server:
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accepts connections; a handshake has as long as a connection may be idle."""
-        server = await asyncio.start_server(
-            self._connected,
+        server = await self._loop.create_server(
+            self._streams,
             sock=sock,
             backlog=_BACKLOG,
             ssl=tls,
@@ -145,19 +145,30 @@ class _Server:
         )
         self._servers.append(server)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._serve(reader, writer))
+    def _streams(self) -> Streams:
+        return Streams(self._loop, self._connected)
+
+    def _connected(self, streams: Streams, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(
+            self._app,
+            self._loop,
+            self._config,
+            self._context,
+            self._state,
+            streams.reader,
+            writer,
+        )
+        streams.on_lost = connection.go_on
+        task = self._loop.create_task(self._serve(connection))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: Connection) -> None:
         try:
-            await TCPServer(
-                self._app, self._loop, self._config, self._context, self._state, reader, writer
-            )
+            await connection
         except Exception as error:  # noqa: BLE001 - a connection's fault ends that connection
             _log.debug("a connection ended with %r", error)
-            writer.transport.abort()
+            connection.writer.transport.abort()
 
     async def close(self) -> None:
         """Stops accepting, and gives connections a moment to end."""

@@ -3,7 +3,7 @@
 Bounded by `max_conversations` and by `max_characters` of message text over all of them; beyond
 either, the conversation that was written to longest ago is forgotten whole, and of a single one
 that is too long its oldest messages. A conversation that nobody wrote to for `retention_days`
-is forgotten too.
+is forgotten too. Recorded replies have bounds of their own (`RecordShelf`).
 """
 
 import itertools
@@ -13,29 +13,43 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, ConversationBusy, NotFound, NotOwner
 from gateway.messages import (
     NO_TERMS,
     Conversation,
     ConversationKey,
     ConversationPage,
     ConversationStatus,
+    Lease,
+    Leased,
     Message,
     MessagePage,
+    Once,
+    Recorded,
     Terms,
 )
 from gateway.stores.forms import decode_cursor, encode_cursor
+from gateway.stores.leasing import LEASE_S, new_nonce
 from gateway.stores.public_id import new_public_id
+from gateway.stores.shelf import RecordShelf
 
 
 @dataclass(slots=True)
 class _Entry:
-    """`about` has no messages; `stamp` is higher than that of every entry written to before."""
+    """`about` has no messages; `stamp` is higher than that of every entry written to before.
+
+    `token` is the newest lease's, `committed` that of the newest that was written under; every
+    token of this entry is larger than `born`. `leased_until` is monotonic.
+    """
 
     about: Conversation
     stamp: int
+    born: int
     messages: list[Message] = field(default_factory=list)
     characters: int = 0
+    token: int = 0
+    committed: int = 0
+    leased_until: float | None = None
 
     def newest(self, messages: int) -> Conversation:
         kept = self.messages[-messages:] if messages > 0 else ()
@@ -57,7 +71,9 @@ class MemoryStore:
         new_id: Callable[[], str] = new_public_id,
         max_conversations: int = 10_000,
         max_characters: int = 64 * 1024 * 1024,
+        lease_s: float = LEASE_S,
     ) -> None:
+        self.lease_s = lease_s
         self._keep_s = None if retention_days is None else retention_days * 86_400.0
         self._clock = clock
         self._new_id = new_id
@@ -67,6 +83,9 @@ class MemoryStore:
         self._entries: OrderedDict[ConversationKey, _Entry] = OrderedDict()
         self._characters = 0
         self._stamps = itertools.count()
+        # One counter for all: a conversation that is made anew never repeats a token.
+        self._tokens = itertools.count(1)
+        self._records = RecordShelf(clock)
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -74,6 +93,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Forgets everything."""
         self._entries.clear()
+        self._records.clear()
         self._characters = 0
 
     async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
@@ -99,16 +119,66 @@ class MemoryStore:
 
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order. Raises `NotFound` for an unknown key."""
-        entry = self._known(key)
-        size = sum(len(message.text) for message in messages)
-        entry.messages.extend(messages)
-        entry.characters += size
-        length = entry.about.length + len(messages)
-        entry.about = replace(entry.about, updated_at=self._clock(), length=length)
-        entry.stamp = next(self._stamps)
-        self._characters += size
-        self._entries.move_to_end(key)
-        self._shrink()
+        self._extend(self._known(key), messages)
+
+    async def begin(
+        self,
+        key: ConversationKey,
+        *,
+        identity: str | None,
+        create: bool,
+        messages: int,
+        once: Once | None = None,
+    ) -> Leased | Recorded:
+        """Lock and `load`, or the recorded reply; see `ports.ConversationStore`."""
+        self._expire()
+        if once is not None:
+            record = self._records.find(once, running=self._is_live, known=self._is_known)
+            if record is not None:
+                return Recorded(self._entry(key).newest(messages), record)
+        if key not in self._entries and create:
+            self._add(key, owner=identity, subject=None, terms=NO_TERMS)
+        entry = self._entry(key)
+        if entry.about.owner is not None and entry.about.owner != identity:
+            raise NotOwner("the conversation has another owner")
+        now = time.monotonic()
+        if entry.leased_until is not None and entry.leased_until > now:
+            raise ConversationBusy("a turn is running on this conversation")
+        entry.token = next(self._tokens)
+        entry.leased_until = now + self.lease_s
+        lease = Lease(key, entry.token, new_nonce(), once)
+        if once is not None:
+            self._records.reserve(once, lease)
+        return Leased(entry.newest(messages), lease)
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Lets the leases live for another `lease_s`."""
+        until = time.monotonic() + self.lease_s
+        for lease in leases:
+            entry = self._entries.get(lease.key)
+            if entry is not None and entry.token == lease.token and entry.leased_until is not None:
+                entry.leased_until = until
+
+    async def commit(
+        self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
+    ) -> None:
+        """Adds the messages and ends the lease; see `ports.ConversationStore`."""
+        entry = self._known(lease.key)
+        if entry.committed == lease.token:
+            return
+        if entry.token != lease.token:
+            raise Conflict("another turn has taken the conversation over")
+        entry.committed = lease.token
+        entry.leased_until = None
+        self._records.keep(lease, record)
+        self._extend(entry, messages)
+
+    async def release(self, lease: Lease) -> None:
+        """Ends the lease without a message."""
+        entry = self._entries.get(lease.key)
+        if entry is not None and entry.token == lease.token:
+            entry.leased_until = None
+        self._records.give_up(lease)
 
     async def update(
         self,
@@ -186,6 +256,28 @@ class MemoryStore:
         later = (entry for entry in self._entries.values() if entry.stamp > after)
         return _page(later, limit, 0)
 
+    def _is_live(self, lease: Lease) -> bool:
+        entry = self._entries.get(lease.key)
+        if entry is None or entry.token != lease.token or entry.leased_until is None:
+            return False
+        return entry.leased_until > time.monotonic()
+
+    def _is_known(self, lease: Lease) -> bool:
+        """Whether the conversation is the one that the lease was given for, not a later one."""
+        entry = self._entries.get(lease.key)
+        return entry is not None and entry.born < lease.token
+
+    def _extend(self, entry: _Entry, messages: Sequence[Message]) -> None:
+        size = sum(len(message.text) for message in messages)
+        entry.messages.extend(messages)
+        entry.characters += size
+        length = entry.about.length + len(messages)
+        entry.about = replace(entry.about, updated_at=self._clock(), length=length)
+        entry.stamp = next(self._stamps)
+        self._characters += size
+        self._entries.move_to_end(entry.about.key)
+        self._shrink()
+
     def _of(self, tenant: str, dialect: str, owner: str | None) -> Iterator[_Entry]:
         """That owner's entries, last written to first."""
         self._expire()
@@ -210,7 +302,7 @@ class MemoryStore:
         about = Conversation(
             key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
         )
-        entry = self._entries[key] = _Entry(about, next(self._stamps))
+        entry = self._entries[key] = _Entry(about, next(self._stamps), next(self._tokens))
         self._shrink()
         return entry
 

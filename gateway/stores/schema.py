@@ -70,8 +70,31 @@ CREATE TABLE limit_slots (
 ) STRICT, WITHOUT ROWID;
 """
 
+# `turn` is the token of the newest lease, `committed` of the newest that was written under, and
+# `leased_until` the machine's monotonic clock. `calls` is JSON, `replies.expires_at` as above.
+_TURNS: Final = """
+ALTER TABLE conversations ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE conversations ADD COLUMN committed INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE conversations ADD COLUMN leased_until REAL NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN calls TEXT;
+CREATE TABLE replies (
+    number       INTEGER PRIMARY KEY,
+    tenant       TEXT NOT NULL,
+    scope        TEXT NOT NULL UNIQUE,
+    body         TEXT NOT NULL,
+    conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+    turn         INTEGER NOT NULL,
+    expires_at   REAL NOT NULL,
+    done         INTEGER NOT NULL DEFAULT 0,
+    record       BLOB
+) STRICT;
+CREATE INDEX replies_by_conversation ON replies (conversation);
+CREATE INDEX replies_by_expiry ON replies (expires_at);
+CREATE INDEX replies_by_tenant ON replies (tenant, number);
+"""
+
 # A step that a release has shipped is never changed; the next one is added behind it.
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _STATE, _LIMITS)
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _STATE, _LIMITS, _TURNS)
 VERSION: Final = len(MIGRATIONS)
 
 _CHECK_S: Final = 0.25

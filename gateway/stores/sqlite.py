@@ -22,12 +22,18 @@ from gateway.messages import (
     ConversationKey,
     ConversationPage,
     ConversationStatus,
+    Lease,
+    Leased,
     Message,
     MessagePage,
+    Once,
+    Recorded,
     Terms,
 )
+from gateway.stores import sqlite_turns as turns
 from gateway.stores import statements
 from gateway.stores.desks import Reader, Writer
+from gateway.stores.leasing import LEASE_S
 from gateway.stores.public_id import new_public_id
 from gateway.stores.worker import Worker
 
@@ -56,7 +62,9 @@ class SqliteStore:
         retention_days: int | None,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = new_public_id,
+        lease_s: float = LEASE_S,
     ) -> None:
+        self.lease_s = lease_s
         self._path = Path(path).absolute()
         self._keep_s = None if retention_days is None else retention_days * 86_400.0
         self._clock = clock
@@ -129,6 +137,36 @@ class SqliteStore:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         added = tuple(messages)
         await self.write(partial(statements.append, key, added, self._clock(), self._oldest()))
+
+    async def begin(
+        self,
+        key: ConversationKey,
+        *,
+        identity: str | None,
+        create: bool,
+        messages: int,
+        once: Once | None = None,
+    ) -> Leased | Recorded:
+        """Lock and `load` in one transaction; see `ports.ConversationStore`."""
+        new = self._new(key, owner=identity, subject=None, terms=NO_TERMS)
+        opening = turns.Opening(new, create, messages, once, self._oldest(), self.lease_s)
+        return await self.write(partial(turns.begin, opening))
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Lets the leases live for another `lease_s`."""
+        await self.write(partial(turns.renew, tuple(leases), self.lease_s))
+
+    async def commit(
+        self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
+    ) -> None:
+        """`append` and the end of the lease in one transaction; see `ports.ConversationStore`."""
+        await self.write(
+            partial(turns.commit, lease, tuple(messages), record, self._clock(), self._oldest())
+        )
+
+    async def release(self, lease: Lease) -> None:
+        """The end of the lease without a message."""
+        await self.write(partial(turns.release, lease))
 
     async def update(
         self,

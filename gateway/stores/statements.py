@@ -21,13 +21,21 @@ from gateway.messages import (
     MessagePage,
 )
 from gateway.stores.connection import rows
-from gateway.stores.forms import decode_cursor, decode_terms, encode_cursor, encode_terms
+from gateway.stores.forms import (
+    decode_calls,
+    decode_cursor,
+    decode_terms,
+    encode_calls,
+    encode_cursor,
+    encode_terms,
+)
+from gateway.stores.leasing import first_token
 
 _ABOUT: Final = (
     "c.number, c.tenant, c.dialect, c.id, c.public_id, c.owner, c.created_at, c.subject, "
     "c.updated_at, c.length, c.read_length, c.status, c.terms"
 )
-_MESSAGE: Final = "m.id, m.role, m.text, m.created_at, m.status"
+_MESSAGE: Final = "m.id, m.role, m.text, m.created_at, m.status, m.calls"
 _WIDTH: Final = _ABOUT.count(",") + 1
 _ENDLESS: Final = float("inf")
 _LAST: Final = 2**63 - 1
@@ -82,8 +90,8 @@ DELETE FROM conversations WHERE tenant = ? AND dialect = ? AND id = ? AND update
 """
 _CREATE: Final = """
 INSERT INTO conversations
-    (tenant, dialect, id, public_id, owner, subject, created_at, updated_at, terms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (tenant, dialect, id, public_id, owner, subject, created_at, updated_at, terms, turn)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, dialect, id) DO NOTHING
 """
 _GROW: Final = """
@@ -92,8 +100,8 @@ WHERE tenant = ? AND dialect = ? AND id = ? AND updated_at >= ?
 RETURNING number, length
 """
 _ADD: Final = """
-INSERT INTO messages (conversation, seq, id, role, text, created_at, status)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO messages (conversation, seq, id, role, text, created_at, status, calls)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _CHANGE: Final = """
 UPDATE conversations
@@ -182,7 +190,7 @@ def history(
         raise NotFound("unknown conversation")
     said = [row for row in found[:limit] if row[0] is not None]
     more = said[-1][-1] if len(found) > limit else None
-    return MessagePage(tuple(Message(*row[:-1]) for row in said), more)
+    return MessagePage(tuple(_message(row[:-1]) for row in said), more)
 
 
 def create(new: Conversation, oldest: float, connection: apsw.Connection) -> bool:
@@ -196,6 +204,7 @@ def create(new: Conversation, oldest: float, connection: apsw.Connection) -> boo
         new.created_at,
         new.updated_at,
         encode_terms(new.terms),
+        first_token(),
     )
     connection.execute(_CREATE, row)
     return connection.changes() == 1
@@ -221,7 +230,13 @@ def append(
     if not grown:
         raise NotFound("unknown conversation")
     number, length = grown[0]
-    first = length - len(messages) + 1
+    add_messages(number, length - len(messages) + 1, messages, connection)
+
+
+def add_messages(
+    number: int, first: int, messages: Sequence[Message], connection: apsw.Connection
+) -> None:
+    """Adds the messages to conversation `number`, from place `first` on."""
     connection.executemany(
         _ADD,
         (
@@ -233,6 +248,7 @@ def append(
                 entry.text,
                 entry.created_at,
                 entry.status,
+                encode_calls(entry.calls),
             )
             for place, entry in enumerate(messages)
         ),
@@ -291,7 +307,7 @@ def _about(group: list[tuple[Any, ...]]) -> Conversation:
         public_id,
         owner,
         created_at,
-        tuple(Message(*columns) for columns in said if columns and columns[0] is not None),
+        tuple(_message(columns) for columns in said if columns and columns[0] is not None),
         subject,
         updated_at,
         length,
@@ -299,6 +315,11 @@ def _about(group: list[tuple[Any, ...]]) -> Conversation:
         status,
         decode_terms(terms),
     )
+
+
+def _message(row: tuple[Any, ...]) -> Message:
+    id_, role, text, created_at, status, calls = row
+    return Message(id_, role, text, created_at, status, decode_calls(calls))
 
 
 def _page(found: list[tuple[int, Conversation]], limit: int) -> ConversationPage:

@@ -37,6 +37,7 @@ _LINGER_BYTES: Final = 65_536
 _LINGER_S: Final = 2.0
 _SLOWEST_BYTES_A_SECOND: Final = 1000
 _LOOK_S: Final = 0.25
+_CONTINUE: Final = "http.request.continue"  # this gateway's own extension of ASGI
 # More digits than any length has; Python refuses to read thousands of them.
 _LENGTH_DIGITS: Final = 18
 
@@ -76,6 +77,8 @@ class Exchange:
         self._body = bytearray()
         self._discarded = 0
         self._keep_body = True
+        # A client that waits for leave sends nothing before it has it (RFC 9110 section 10.1.1).
+        self._invited = _CONTINUE not in scope.get("extensions", {})
         self._arrived = asyncio.Event()
         self._uploaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -121,6 +124,9 @@ class Exchange:
         """
         if self._declared() > self._limits.body_bytes:
             raise PayloadTooLarge("declared length is over the cap")
+        if not self._invited:
+            self._invited = True
+            await self._put({"type": _CONTINUE})
         while not self._arrived.is_set():
             await self._look()
         if not self._keep_body:
@@ -167,7 +173,7 @@ class Exchange:
 
     async def end(self) -> None:
         """Ends the answer, after the upload has ended or its linger ran out."""
-        if not self._uploaded.is_set():
+        if self._invited and not self._uploaded.is_set():
             try:
                 async with asyncio.timeout(_LINGER_S):
                     await self._uploaded.wait()

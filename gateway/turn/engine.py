@@ -17,6 +17,7 @@ import structlog
 from gateway.errors import (
     Cancelled,
     ContextLength,
+    ErrorKind,
     GatewayError,
     Internal,
     StoreUnavailable,
@@ -28,10 +29,11 @@ from gateway.events import (
     ModelEvent,
     ModelFinished,
     RoundFinished,
+    TurnEvent,
     TurnFailed,
     TurnFinished,
 )
-from gateway.messages import MessageStatus, Prompt, PromptMessage
+from gateway.messages import KeptCall, MessageStatus, Prompt, PromptMessage
 from gateway.ports import Downstream, Model, ModelStream
 from gateway.turn.prompt import Exchange, fit
 from gateway.turn.reply import ReplyFold, generated, joined
@@ -44,7 +46,19 @@ _log: Final = structlog.get_logger("gateway.turn")
 _SHRINK_TRIES: Final = 4
 _STORE_S: Final = 5.0
 
-Keep = Callable[[str, MessageStatus], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """What a turn leaves behind: what the client was shown, and the events that end its stream."""
+
+    text: str
+    status: MessageStatus
+    calls: tuple[KeptCall, ...]
+    ending: tuple[TurnEvent, ...]
+
+
+Keep = Callable[[KeptReply], Awaitable[None]]
+Release = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +91,7 @@ class TurnPlan:
 class Turn:
     """One turn; `run` is called once, in the task that `watch` watches.
 
-    `keep` stores the exchange (text, status); `release` lets the next turn on the conversation
-    begin.
+    `keep` stores the exchange; `release` lets the next turn on the conversation begin.
     """
 
     def __init__(
@@ -89,7 +102,7 @@ class Turn:
         tally: TurnTally,
         *,
         keep: Keep,
-        release: Callable[[], None],
+        release: Release,
     ) -> None:
         self._plan = plan
         self._down = down
@@ -112,7 +125,7 @@ class Turn:
             if fault is None:
                 self._watch.stop()
                 self._tally.outcome = "client_disconnect"
-                await self._keep_partial()
+                await self._keep_partial("cancelled")
                 raise
             _forget_cancellation()
             await self._end_badly(fault)
@@ -121,7 +134,7 @@ class Turn:
             await self._end_badly(Internal())
         finally:
             self._watch.stop()
-            self._release()
+            await self._release()
 
     async def _generate(self) -> None:
         stream, entry, events = await self._first_events()
@@ -242,24 +255,22 @@ class Turn:
             watch.read_at = now()
 
     async def _succeed(self, finished: ModelFinished) -> None:
-        text = self._reply.text
         self._watch.close_turn()
-        await self._store(text, "complete")
-        self._release()
         reason = self._tally.reason = self._reply.reason(finished.reason)
-        self._tally.outcome = "ok"
-        await self._down.finish(
-            [
-                RoundFinished(reason, finished.usage),
-                TurnFinished(
-                    text,
-                    reason,
-                    self._tally.usage,
-                    self._latency_ms(),
-                    tuple(self._reply.citations),
-                ),
-            ]
+        ending = (
+            RoundFinished(reason, finished.usage),
+            TurnFinished(
+                self._reply.text,
+                reason,
+                self._tally.usage,
+                self._latency_ms(),
+                tuple(self._reply.citations),
+            ),
         )
+        await self._store("complete", ending)
+        await self._release()
+        self._tally.outcome = "ok"
+        await self._down.finish(ending)
 
     async def _end_badly(self, error: GatewayError) -> None:
         """`_fail`, which may itself find a client that takes nothing."""
@@ -277,8 +288,8 @@ class Turn:
         self._tally.outcome = "client_disconnect" if isinstance(error, Cancelled) else error.kind
         if self._down.terminal_sent:
             return  # a second terminal record would be one too many
-        await self._keep_partial()
-        self._release()
+        await self._keep_partial(error.kind)
+        await self._release()
         if isinstance(error, ClientStalled):
             return
         if self._down.opened:
@@ -286,20 +297,20 @@ class Turn:
         else:
             await self._down.refuse(error)
 
-    async def _keep_partial(self) -> None:
+    async def _keep_partial(self, kind: ErrorKind) -> None:
         """Stores a reply that was cut short, if the client saw any of it."""
-        text = self._reply.text
-        if self._kept or not text or not self._down.opened:
+        if self._kept or not self._reply.text or not self._down.opened:
             return
         try:
-            await self._store(text, "partial")
+            await self._store("partial", (TurnFailed(kind, self._latency_ms()),))
         except GatewayError as error:
             _log.warning("partial_reply_not_stored", kind=error.kind)
 
-    async def _store(self, text: str, status: MessageStatus) -> None:
+    async def _store(self, status: MessageStatus, ending: tuple[TurnEvent, ...]) -> None:
         """Stores the exchange; a cancellation waits, so that whoever comes next finds it."""
         self._kept = True
-        storing = self._loop.create_task(self._keep_in_time(text, status))
+        reply = KeptReply(self._reply.text, status, self._reply.calls, ending)
+        storing = self._loop.create_task(self._keep_in_time(reply))
         try:
             await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -308,10 +319,10 @@ class Turn:
                 _log.warning("reply_not_stored")
             raise
 
-    async def _keep_in_time(self, text: str, status: MessageStatus) -> None:
+    async def _keep_in_time(self, reply: KeptReply) -> None:
         try:
             async with asyncio.timeout(_STORE_S):
-                await self._keep(text, status)
+                await self._keep(reply)
         except TimeoutError:
             raise StoreUnavailable(f"no answer within {_STORE_S:g} s") from None
 

@@ -1,4 +1,4 @@
-"""One turn at a time on a conversation, within this process.
+"""One turn at a time on a conversation, within this process; `seats.py` adds the others.
 
 A lock belongs to whoever holds it and is handed straight to the next in line, first come first
 served, so a newcomer never overtakes. At most `waiters` wait for one conversation. An entry
@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from types import TracebackType
 
-from gateway.errors import Conflict
+from gateway.errors import ConversationBusy
 from gateway.messages import ConversationKey
 
 
@@ -26,8 +26,8 @@ class ConversationLocks:
     def hold(self, key: ConversationKey, wait_s: float = 0.0) -> "Hold":
         """A hold to enter with `async with`; if busy it waits in line for at most `wait_s`.
 
-        Entering raises `Conflict`: at once if `wait_s` is 0 or the line is full, else when the
-        time is up.
+        Entering raises `ConversationBusy`: at once if `wait_s` is 0 or the line is full, else
+        when the time is up.
         """
         return Hold(self._lines, key, wait_s)
 
@@ -48,9 +48,9 @@ class _Lines:
             self._lines[key] = deque()
             return
         if wait_s <= 0 or len(line) >= self._waiters:
-            raise Conflict("a turn is running on this conversation")
+            raise ConversationBusy("a turn is running on this conversation")
         if not await self._wait(key, line, wait_s):
-            raise Conflict("the turns before this one took too long")
+            raise ConversationBusy("the turns before this one took too long")
 
     async def _wait(
         self, key: ConversationKey, line: deque[asyncio.Future[bool]], wait_s: float

@@ -19,6 +19,7 @@ from gateway.events import (
     ToolCallStarted,
     ToolReturned,
 )
+from gateway.messages import KeptCall
 
 
 class ReplyFold:
@@ -29,16 +30,22 @@ class ReplyFold:
         self.citations: list[CitationFound] = []
         self._parts: list[str] = []
         self._left = output_bytes
-        self._unanswered: set[str] = set()
+        self._calls: dict[str, KeptCall] = {}
 
     @property
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
 
+    @property
+    def calls(self) -> tuple[KeptCall, ...]:
+        """The complete tool calls so far, each with its result if that has come."""
+        return tuple(self._calls.values())
+
     def reason(self, said: FinishReason) -> FinishReason:
         """Why the turn ends: some servers say `stop` although a call waits for its result."""
-        return "tool_calls" if said == "stop" and self._unanswered else said
+        waiting = any(call.result is None for call in self._calls.values())
+        return "tool_calls" if said == "stop" and waiting else said
 
     def take(self, events: Sequence[ModelEvent]) -> bool:
         """Adds events that are about to be sent; true if any of them is text to be seen.
@@ -62,9 +69,12 @@ class ReplyFold:
             elif isinstance(event, ToolCallDelta):
                 self._spend(event.arguments)
             elif isinstance(event, ToolCallEnded):
-                self._unanswered.add(event.call_id)
+                call = KeptCall(event.call_id, event.name, event.arguments)
+                self._calls[event.call_id] = call
             elif isinstance(event, ToolReturned):
-                self._unanswered.discard(event.call_id)
+                self._calls[event.call_id] = KeptCall(
+                    event.call_id, event.name, event.arguments, event.result
+                )
         self._parts += parts
         return bool(parts)
 

@@ -28,8 +28,6 @@ class AdminApp:
         """One ASGI scope."""
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
         else:
             await Exchange(scope, receive, send, _LIMITS).run(self._serve)
 

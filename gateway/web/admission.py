@@ -6,7 +6,7 @@ from gateway.access.credentials import extract
 from gateway.access.limits import Limits
 from gateway.access.visitors import Visitors
 from gateway.errors import Forbidden
-from gateway.messages import Principal
+from gateway.messages import Principal, RequestHead
 from gateway.ports import Authenticator, CredentialSource
 from gateway.web.cors import Cors
 from gateway.web.request import Request
@@ -31,19 +31,35 @@ class Admission:
         authenticator: Authenticator,
     ) -> Principal:
         """Who asks, from a page that may. Raises `BadRequest`, `Unauthorized`, `Forbidden`."""
-        credential = extract(request.head, credentials)
-        principal = authenticator.authenticate(credential, dialect, now=self._now())
+        principal = self.identify(request.head, dialect, credentials, authenticator)
         request.tenant, request.key = principal.tenant, principal.key
-        self._check_origin(request, dialect, principal.tenant)
+        self.check_origin(request.head, dialect, principal.tenant)
         return principal
 
-    def visitor(self, request: Request) -> str | None:
-        """The address of the visitor behind the request, if it has one."""
-        return self._visitors.address(request.exchange.client, request.head)
+    def identify(
+        self,
+        head: RequestHead,
+        dialect: str,
+        credentials: tuple[CredentialSource, ...],
+        authenticator: Authenticator,
+    ) -> Principal:
+        """Who asks. Raises `BadRequest`, `Unauthorized`, `Forbidden`, `MailboxNotFound`."""
+        credential = extract(head, credentials)
+        return authenticator.authenticate(credential, dialect, now=self._now())
+
+    def check_origin(self, head: RequestHead, dialect: str, tenant: str) -> None:
+        """Raises `Forbidden` for a page of an origin that the tenant does not list."""
+        if not self._cors.allows(dialect, tenant, head.headers.get("origin")):
+            raise Forbidden("origin is not listed")
+
+    def visitor(self, head: RequestHead, peer: str | None) -> str | None:
+        """The address of the visitor behind the peer, if it has one."""
+        return self._visitors.address(peer, head)
 
     async def take_call(self, request: Request, principal: Principal) -> None:
         """Takes a request that runs no turn from the caller's limits. Raises `RateLimited`."""
-        await self._limits.admit_call(principal, visitor=self.visitor(request))
+        visitor = self.visitor(request.head, request.exchange.client)
+        await self._limits.admit_call(principal, visitor=visitor)
 
     async def admit_tenant(self, request: Request, dialect: str, tenant: str) -> None:
         """Judges origin and limits of a caller of whom only the tenant is known.
@@ -51,9 +67,5 @@ class Admission:
         Raises `Forbidden` and `RateLimited`.
         """
         request.tenant = tenant
-        self._check_origin(request, dialect, tenant)
+        self.check_origin(request.head, dialect, tenant)
         await self.take_call(request, Principal(tenant, "", ""))
-
-    def _check_origin(self, request: Request, dialect: str, tenant: str) -> None:
-        if not self._cors.allows(dialect, tenant, request.head.headers.get("origin")):
-            raise Forbidden("origin is not listed")

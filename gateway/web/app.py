@@ -95,8 +95,6 @@ class App:
         """One ASGI scope; nothing but cancellation ever leaves it."""
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
         else:
             exchange = Exchange(scope, receive, send, self._limits)
             await exchange.run(self._serve)
@@ -178,8 +176,6 @@ class App:
     def _stamp(self, request: Request) -> Fields:
         """The fields of every answer: its id, and CORS for the tenant's origins once known."""
         stamp: Fields = (("x-request-id", request.request_id),)
-        if _two_lengths(request.head):
-            stamp += (("connection", "close"),)
         if request.template is None or request.dialect is None or request.head.method == "OPTIONS":
             return stamp
         origin = request.head.headers.get("origin")
@@ -221,16 +217,11 @@ def _check_head(head: RequestHead) -> None:
     if len(head.path) + len(head.query) > _TARGET_BYTES:
         raise HttpError(414, f"the request target is over {_TARGET_BYTES} bytes")
     fields = list(head.headers)
-    if _two_lengths(head):
-        raise BadRequest("two lengths for one body")
+    if any("_" in name for name, _ in fields):
+        # Behind a server that takes it for a hyphen it would be another field.
+        raise BadRequest("a header field's name has an underscore")
     if len(fields) > _HEADER_FIELDS or header_bytes(fields) > _HEADER_BYTES:
         raise HttpError(431, "too many header fields or bytes")
-
-
-def _two_lengths(head: RequestHead) -> bool:
-    """Whether a proxy in front may have seen another end of the body than this server: what
-    follows on the connection may then be another client's (RFC 9112 section 6.1)."""
-    return "content-length" in head.headers and "transfer-encoding" in head.headers
 
 
 def _plain_error(error: GatewayError) -> Reply:

@@ -7,33 +7,36 @@ whatever becomes of it.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol
 
 from gateway.access.limits import Held, Limits
-from gateway.access.ownership import check_owner
 from gateway.access.visitors import Visitors
-from gateway.errors import Conflict, NotFound, Overloaded
+from gateway.errors import ConversationBusy, Overloaded
 from gateway.messages import (
     ChatRequest,
-    Conversation,
     ConversationKey,
     DialectOptions,
+    Leased,
     Message,
-    MessageStatus,
+    Once,
     Principal,
     PromptMessage,
+    Recorded,
     TurnContext,
 )
 from gateway.ports import Authenticator, ConversationStore, Dialect
+from gateway.transport.asgi import Fields
 from gateway.transport.downstream import HttpDownstream
-from gateway.turn.engine import Agent, Turn, TurnPlan
-from gateway.turn.locks import ConversationLocks, Hold
+from gateway.turn.engine import Agent, Keep, KeptReply, Turn, TurnPlan
+from gateway.turn.idempotency import Repeat, Tape, TapedDownstream, once_of, replayed
 from gateway.turn.pressure import Pressure
 from gateway.turn.prompt import exchanges
 from gateway.turn.registry import RunningTurns
+from gateway.turn.seats import Seat, Seats
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
 from gateway.web.admission import Admission
@@ -81,7 +84,7 @@ class Services:
     visitors: Visitors
     turns: RunningTurns
     pressure: Pressure
-    locks: ConversationLocks
+    seats: Seats
     store: ConversationStore
     recorder: TurnRecorder
     bounds: Bounds
@@ -108,14 +111,10 @@ class Chat:
             async with self._admitted(request, principal, agent) as held:
                 body = await request.exchange.body()
                 chat = dialect.decode_request(request.head, body, options)
-                key = ConversationKey(principal.tenant, dialect.name, chat.conversation_id)
-                async with self._hold(key, dialect, agent) as hold:
-                    conversation = await self._load(key, principal, options, agent)
+                asked = _Asked(request, dialect, agent, principal, options, chat, body)
+                async with self._seat(asked) as seat:
                     services.turns.check()
-                    turn = _TurnFacts(
-                        request, dialect, agent, options, chat, conversation, hold, held
-                    )
-                    await self._run(turn)
+                    await self._run(_TurnFacts(request, dialect, agent, options, chat, seat, held))
 
     def _admitted(
         self, request: Request, principal: Principal, agent: Agent
@@ -125,82 +124,52 @@ class Chat:
         declared = request.head.headers.get("content-length")
         return services.limits.admitted(
             principal,
-            visitor=self._admission.visitor(request),
+            visitor=self._admission.visitor(request.head, request.exchange.client),
             body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
             max_tokens=agent.max_tokens,
         )
 
-    async def _load(
-        self, key: ConversationKey, principal: Principal, options: DialectOptions, agent: Agent
-    ) -> Conversation:
-        """The conversation, which belongs to the principal's identity if it has one.
-
-        Raises `NotFound` and `NotOwner`.
-        """
-        store, create = self._services.store, options.unknown_conversation == "create"
-        owned = principal.identity is not None
-        try:
-            conversation = await store.load(
-                key, create=create and not owned, messages=agent.history_messages
-            )
-        except NotFound:
-            if not (create and owned):
-                raise
-            return await store.create(key, owner=principal.identity, subject=None)
-        check_owner(conversation, principal)
-        return conversation
-
     @asynccontextmanager
-    async def _hold(
-        self, key: ConversationKey, dialect: Dialect, agent: Agent
-    ) -> AsyncIterator[Hold]:
-        """The conversation for one turn: at once, or on a dialect that queues after a wait."""
-        wait_s = agent.turn_s if dialect.conflict == "queue" else 0.0
-        hold = self._services.locks.hold(key, wait_s)
+    async def _seat(self, asked: "_Asked") -> AsyncIterator[Seat]:
+        """The conversation for one turn: at once, or on a dialect that queues after a wait.
+
+        An owned identity's new conversation is its own. Raises `NotFound`, `NotOwner`, `Conflict`.
+        """
+        services, agent, principal = self._services, asked.agent, asked.principal
+        key = ConversationKey(principal.tenant, asked.dialect.name, asked.chat.conversation_id)
+        once = _once(asked)
+
+        def begin() -> Coroutine[Any, Any, Leased | Recorded]:
+            return services.store.begin(
+                key,
+                identity=principal.identity,
+                create=asked.options.unknown_conversation == "create",
+                messages=agent.history_messages,
+                once=once,
+            )
+
+        wait_s = agent.turn_s if asked.dialect.conflict == "queue" else 0.0
         try:
-            await hold.__aenter__()
-        except Conflict:
+            async with services.seats.take(key, begin, wait_s=wait_s) as seat:
+                yield seat
+        except ConversationBusy:
             if not wait_s:
                 raise
             raise Overloaded("queued behind another turn for too long") from None
-        try:
-            yield hold
-        finally:
-            hold.release()
 
     async def _run(self, facts: "_TurnFacts") -> None:
+        """The turn, or what an earlier request was answered; one record of it in any case."""
         services, request, agent = self._services, facts.request, facts.agent
         exchange = request.exchange
-        context = self._context(facts)
         tally = TurnTally(facts.dialect.name, request.head.http_version, exchange.received_at)
-        plan = TurnPlan(
-            agent=agent,
-            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
-            newest=PromptMessage(facts.chat.role, facts.chat.text),
-            headers=_forwarded(request),
-            output_bytes=services.bounds.output_bytes,
-        )
-        down = HttpDownstream(exchange, facts.dialect.encoder(context), facts.dialect.encode_error)
-        watch = down.watch = Watch(
-            turn_s=agent.turn_s,
-            send_s=services.bounds.send_s,
-            keep_alive_s=services.bounds.keep_alive_s,
-            keep_alive=down.keep_alive,
-        )
         exchange.cancel_when_gone = not agent.finish_when_gone
-        turn = Turn(
-            plan,
-            down,
-            watch,
-            tally,
-            keep=self._keeper(facts, context.message_id),
-            release=facts.hold.release,
-        )
         request.tally = tally
         services.recorder.turn_began(facts.dialect.name)
         try:
-            with services.turns.running(watch.stop_turn):
-                await turn.run()
+            if facts.seat.recorded is None:
+                await self._turn(facts, tally)
+            else:
+                await self._repeat(facts, facts.seat.recorded, tally)
         finally:
             if exchange.gone and agent.finish_when_gone:
                 tally.outcome = "client_disconnect"
@@ -209,13 +178,56 @@ class Chat:
             facts.held.spend(tally.usage, tally.deltas)
             services.recorder.turn_ended(tally)
 
+    async def _turn(self, facts: "_TurnFacts", tally: TurnTally) -> None:
+        services, request, agent = self._services, facts.request, facts.agent
+        context = self._context(facts)
+        plan = TurnPlan(
+            agent=agent,
+            past=exchanges(facts.seat.conversation.messages, refusal=agent.refusal),
+            newest=PromptMessage(facts.chat.role, facts.chat.text),
+            headers=_forwarded(request),
+            output_bytes=services.bounds.output_bytes,
+        )
+        down = self._downstream(facts, context)
+        tape = Tape() if facts.seat.takes_record else None
+        turn = Turn(
+            plan,
+            TapedDownstream(down, tape) if tape is not None else down,
+            down.watch,
+            tally,
+            keep=self._keeper(facts, context, tape),
+            release=facts.seat.leave,
+        )
+        with services.turns.running(down.watch.stop_turn):
+            await turn.run()
+
+    async def _repeat(self, facts: "_TurnFacts", record: bytes, tally: TurnTally) -> None:
+        """Sends a recorded reply again, as the dialect words it on this request."""
+        await facts.seat.leave()
+        ids, events = replayed(record)
+        exchange = facts.request.exchange
+        exchange.stamp = partial(_replayed_stamp, exchange.stamp)
+        down = self._downstream(facts, replace(self._context(facts), **ids))
+        await Repeat(events, down, down.watch, tally).run()
+
+    def _downstream(self, facts: "_TurnFacts", context: TurnContext) -> HttpDownstream:
+        encoder, encode_error = facts.dialect.encoder(context), facts.dialect.encode_error
+        down = HttpDownstream(facts.request.exchange, encoder, encode_error)
+        down.watch = Watch(
+            turn_s=facts.agent.turn_s,
+            send_s=self._services.bounds.send_s,
+            keep_alive_s=self._services.bounds.keep_alive_s,
+            keep_alive=down.keep_alive,
+        )
+        return down
+
     def _context(self, facts: "_TurnFacts") -> TurnContext:
         new_id = self._services.new_id
         return TurnContext(
             turn_id=new_id(),
             run_id=new_id(),
             message_id=new_id(),
-            conversation_id=facts.conversation.public_id,
+            conversation_id=facts.seat.conversation.public_id,
             trace_id=facts.request.trace_id,
             model=facts.agent.models[0].model,
             framing=facts.chat.framing,
@@ -225,18 +237,35 @@ class Chat:
             options=facts.options,
         )
 
-    def _keeper(
-        self, facts: "_TurnFacts", reply_id: str
-    ) -> Callable[[str, MessageStatus], Awaitable[None]]:
+    def _keeper(self, facts: "_TurnFacts", context: TurnContext, tape: Tape | None) -> Keep:
         """Stores the exchange in one step: what was asked, and what the client was shown."""
         services, chat = self._services, facts.chat
         asked = Message(chat.message_id or services.new_id(), chat.role, chat.text, services.now())
 
-        async def keep(text: str, status: MessageStatus) -> None:
-            reply = Message(reply_id, "assistant", text, services.now(), status)
-            await services.store.append(facts.conversation.key, (asked, reply))
+        async def keep(reply: KeptReply) -> None:
+            answer = Message(
+                context.message_id,
+                "assistant",
+                reply.text,
+                services.now(),
+                reply.status,
+                reply.calls,
+            )
+            record = tape.record(context, reply.ending) if tape is not None else None
+            await facts.seat.keep((asked, answer), record)
 
         return keep
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request: Request
+    dialect: Dialect
+    agent: Agent
+    principal: Principal
+    options: DialectOptions
+    chat: ChatRequest
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +275,19 @@ class _TurnFacts:
     agent: Agent
     options: DialectOptions
     chat: ChatRequest
-    conversation: Conversation
-    hold: Hold
+    seat: Seat
     held: Held
+
+
+def _once(asked: _Asked) -> Once | None:
+    """The request's `Idempotency-Key`, if it has one."""
+    head = asked.request.head
+    route = f"{asked.dialect.name} {asked.request.template}"
+    return once_of(head.headers, asked.principal, route=route, path=head.path, body=asked.body)
+
+
+def _replayed_stamp(stamp: Callable[[], Fields]) -> Fields:
+    return (*stamp(), ("idempotent-replayed", "true"))
 
 
 def _forwarded(request: Request) -> tuple[tuple[str, str], ...]:

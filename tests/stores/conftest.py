@@ -1,10 +1,12 @@
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.ports import ConversationStore
 from gateway.stores import MemoryStore, SqliteStore
+from gateway.stores.leasing import LEASE_S
 from tests.stores.samples import Clock
 
 
@@ -19,14 +21,34 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(
-    request: pytest.FixtureRequest, path: Path, clock: Clock
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def store(kind: str, path: Path, clock: Clock) -> AsyncIterator[ConversationStore]:
+    async with opened_store(kind, path, clock=clock) as made:
+        yield made
+
+
+@pytest.fixture
+async def brief(kind: str, path: Path, clock: Clock) -> AsyncIterator[ConversationStore]:
+    # Its leases are over soon.
+    async with opened_store(kind, path, clock=clock, lease_s=0.3) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened_store(
+    kind: str, path: Path, *, clock: Clock, lease_s: float = LEASE_S
 ) -> AsyncIterator[ConversationStore]:
     made: ConversationStore
-    if request.param == "memory":
-        made = MemoryStore(retention_days=90, clock=clock)
+    if kind == "memory":
+        made = MemoryStore(retention_days=90, clock=clock, lease_s=lease_s)
     else:
-        made = SqliteStore(path, retention_days=90, clock=clock)
+        made = SqliteStore(path, retention_days=90, clock=clock, lease_s=lease_s)
     await made.open()
-    yield made
-    await made.close()
+    try:
+        yield made
+    finally:
+        await made.close()

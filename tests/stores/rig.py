@@ -9,7 +9,8 @@ from pathlib import Path
 
 import apsw
 
-from gateway.messages import ConversationKey
+from gateway.messages import ConversationKey, Leased, Once, Recorded
+from gateway.ports import ConversationStore
 from gateway.stores import SqliteStore
 from tests.stores.samples import KEY, ids
 
@@ -74,3 +75,27 @@ def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(statement)]
     finally:
         connection.close()
+
+
+async def begin(
+    store: ConversationStore,
+    key: ConversationKey = KEY,
+    *,
+    identity: str | None = None,
+    create: bool = True,
+    once: Once | None = None,
+) -> Leased | Recorded:
+    return await store.begin(key, identity=identity, create=create, messages=100, once=once)
+
+
+async def begun(
+    store: ConversationStore,
+    key: ConversationKey = KEY,
+    *,
+    identity: str | None = None,
+    create: bool = True,
+    once: Once | None = None,
+) -> Leased:
+    turn = await begin(store, key, identity=identity, create=create, once=once)
+    assert isinstance(turn, Leased)
+    return turn

@@ -8,7 +8,7 @@ from gateway.events import ModelEvent, TurnEvent, TurnStarted
 from gateway.grammar import Grammar
 from gateway.messages import MessageStatus, Prompt, PromptMessage
 from gateway.ports import ModelStream
-from gateway.turn.engine import Agent, Turn, TurnPlan
+from gateway.turn.engine import Agent, KeptReply, Turn, TurnPlan
 from gateway.turn.prompt import Exchange
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
@@ -148,6 +148,7 @@ class Play:
         self.client = client or RecordingClient()
         self.tally = TurnTally("widget", "1.1", 0.0)
         self.kept: list[tuple[str, MessageStatus]] = []
+        self.replies: list[KeptReply] = []
         self.released_before_end: bool | None = None
         self._models = models
         self._past = past
@@ -185,13 +186,14 @@ class Play:
         await turn.run()
         return self
 
-    async def _keep(self, text: str, status: MessageStatus) -> None:
+    async def _keep(self, reply: KeptReply) -> None:
         if self._store_error is not None:
             raise self._store_error
         if self._store_gate is not None:
             await self._store_gate.wait()
-        self.kept.append((text, status))
+        self.kept.append((reply.text, reply.status))
+        self.replies.append(reply)
 
-    def _release(self) -> None:
+    async def _release(self) -> None:
         if self.released_before_end is None:
             self.released_before_end = self.client.ended == 0

@@ -13,12 +13,10 @@ import aiohttp
 import structlog
 
 from gateway.access.claims import Ledger
-from gateway.access.keys import KeyRecord, KeyRing
-from gateway.access.limits import Allowance, Limits
-from gateway.access.session_tokens import HelperTenant, SessionTokens
+from gateway.access.limits import Limits
+from gateway.access.session_tokens import SessionTokens
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
-from gateway.messages import DialectOptions
 from gateway.neighbours.helper_conversations import (
     HelperConversation,
     HelperList,
@@ -31,14 +29,13 @@ from gateway.neighbours.helper_conversations import (
 from gateway.neighbours.helper_sessions import HelperSessions
 from gateway.neighbours.widget import WidgetHealth
 from gateway.ports import (
-    Authenticator,
     ConversationStore,
     Endpoint,
     Model,
     OpenEndpoint,
     Upstream,
 )
-from gateway.settings import Settings, TenantSettings, UpstreamSettings
+from gateway.settings import Settings, UpstreamSettings
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
@@ -51,6 +48,7 @@ from gateway.turn.engine import Agent
 from gateway.turn.locks import ConversationLocks
 from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
+from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.embedded import EmbeddedModel, StartError
@@ -58,9 +56,9 @@ from gateway.upstreams.openai import OpenAI
 from gateway.web.admin import AdminApp
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
-from gateway.web.cors import Cors
 from gateway.web.operators import Operators
 from gateway.web.request import Request
+from gateway.wiring import access
 
 _log: Final = structlog.get_logger("gateway.wiring")
 
@@ -70,7 +68,7 @@ EMBEDDED_OUTPUT_TOKENS: Final = 256
 EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
 
 Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
-__all__ = ["Built", "StartError", "build", "session_tokens"]
+__all__ = ["Built", "StartError", "build"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +99,9 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
             [ModelLabels(model.name, model.provider, model.model) for model in models.values()],
         )
         stack.callback(metrics.close)
-        tokens = session_tokens(settings)
+        tokens = access.session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
-        limits = _limits(settings, _ledger(store), metrics)
+        limits = access.limits(settings, _ledger(store), metrics, _new_id)
         await stack.enter_async_context(limits.renewing())
         pressure = Pressure()
         stack.enter_context(pressure.measuring())
@@ -118,30 +116,13 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         app = App(
             services,
             DIALECTS,
-            _endpoints(tokens, store),
+            endpoints(tokens, store),
             _open_endpoints(settings, tokens),
             probes,
             _Recorder(metrics),
             _new_id,
         )
         yield Built(app, AdminApp(full, _new_id), store, tokens, turns, metrics)
-
-
-def session_tokens(settings: Settings) -> SessionTokens:
-    """The helper tenants' session tokens."""
-    return SessionTokens(
-        {
-            name: HelperTenant(
-                tuple(
-                    secret.get_secret_value().encode()
-                    for secret in tenant.dialects.helper.session_secrets
-                ),
-                tenant.agent,
-            )
-            for name, tenant in settings.tenants.items()
-            if tenant.dialects.helper.session_secrets
-        }
-    )
 
 
 class _Recorder:
@@ -263,33 +244,17 @@ def _services(
     metrics: Metrics,
     allowances: Limits,
 ) -> Services:
-    ring = _key_ring(settings)
-    authenticators: dict[str, Authenticator] = {dialect.name: ring for dialect in DIALECTS}
-    authenticators["helper"] = tokens
     limits = settings.limits
     return Services(
-        authenticators=authenticators,
+        authenticators=access.authenticators(settings, tokens),
         agents=_agents(settings, models),
-        options={
-            (name, dialect.name): _options(tenant, dialect.name)
-            for name, tenant in settings.tenants.items()
-            for dialect in DIALECTS
-        },
-        cors=Cors(
-            {
-                dialect.name: {
-                    name: _origins(tenant, dialect.name)
-                    for name, tenant in settings.tenants.items()
-                    if _uses(tenant, dialect.name)
-                }
-                for dialect in DIALECTS
-            }
-        ),
+        options=access.options(settings),
+        cors=access.cors(settings),
         limits=allowances,
         visitors=Visitors(settings.server.trusted_proxies),
         turns=turns,
         pressure=pressure,
-        locks=ConversationLocks(),
+        seats=Seats(store, ConversationLocks()),
         store=store,
         recorder=metrics,
         bounds=Bounds(
@@ -322,78 +287,8 @@ def _agents(settings: Settings, models: Mapping[str, Model]) -> dict[str, Agent]
     }
 
 
-def _key_ring(settings: Settings) -> KeyRing:
-    records = [
-        KeyRecord(
-            tenant=name,
-            name=key_name,
-            hash=key.hash.get_secret_value(),
-            dialects=frozenset(key.dialects),
-            expires=key.expires.timestamp() if key.expires else None,
-            agent=key.agent,
-        )
-        for name, tenant in settings.tenants.items()
-        for key_name, key in tenant.keys.items()
-    ]
-    return KeyRing(records, {name: tenant.agent for name, tenant in settings.tenants.items()})
-
-
-def _limits(settings: Settings, ledger: Ledger, metrics: Metrics) -> Limits:
-    tenants = settings.tenants
-    return Limits(
-        {
-            name: Allowance(
-                tenant.requests_per_minute,
-                tenant.tokens_per_minute,
-                tenant.concurrent_turns,
-                tenant.requests_per_minute_per_client,
-            )
-            for name, tenant in tenants.items()
-        },
-        {
-            (name, key_name): Allowance(
-                key.requests_per_minute, key.tokens_per_minute, key.concurrent_turns
-            )
-            for name, tenant in tenants.items()
-            for key_name, key in tenant.keys.items()
-        },
-        ledger,
-        metrics,
-        _new_id,
-    )
-
-
-def _options(tenant: TenantSettings, dialect: str) -> DialectOptions:
-    chosen = tenant.dialects
-    by_dialect = {
-        "helper": DialectOptions(
-            chosen.helper.unknown_conversation,
-            chosen.helper.stream_format,
-            chosen.helper.tool_results,
-        ),
-        "hyponema": DialectOptions(chosen.hyponema.unknown_conversation),
-        "hyperleap": DialectOptions(
-            chosen.hyperleap.unknown_conversation, tool_results=chosen.hyperleap.tool_items
-        ),
-        "widget": DialectOptions(chosen.widget.unknown_conversation),
-    }
-    return by_dialect[dialect]
-
-
-def _uses(tenant: TenantSettings, dialect: str) -> bool:
-    if dialect == "helper":
-        return bool(tenant.dialects.helper.session_secrets)
-    return any(dialect in key.dialects for key in tenant.keys.values())
-
-
-def _origins(tenant: TenantSettings, dialect: str) -> tuple[str, ...]:
-    """Helper's own server answers every origin, so that is its default; the others have none."""
-    if tenant.cors_origins is None:
-        return ("*",) if dialect == "helper" else ()
-    return tenant.cors_origins
-
-
-def _endpoints(tokens: SessionTokens, store: ConversationStore) -> tuple[Endpoint, ...]:
+def endpoints(tokens: SessionTokens, store: ConversationStore) -> tuple[Endpoint, ...]:
+    """The routes beside the chat routes for callers with a credential."""
     return (
         HelperStart(tokens, store),
         HelperConversation(tokens, store),

@@ -1,0 +1,289 @@
+"""One request on an HTTP/1.1 connection, as an ASGI application sees it.
+
+h11 reads the request and frames the answer's head and end. A body message of unknown length is
+framed here and leaves as one chunk in one write, and waits only while the client does not keep up.
+What is sent after the client has gone goes nowhere, without an error; the application learns of
+that from `http.disconnect`.
+
+Besides ASGI's own messages it takes `http.request.continue`, where the scope has an extension of
+that name: the client waits for leave to send its body (RFC 9110 section 10.1.1).
+"""
+
+import asyncio
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+import h11
+import structlog
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    ConnectionState,
+    HTTPScope,
+)
+from hypercorn.utils import build_and_validate_headers, suppress_body
+
+from gateway.serving.http1_head import HEAD_BYTES, Refused, read_head
+
+_HIGH_WATER: Final = 65_536
+_CHUNKS: Final = 8192  # of one request's body; each costs h11 as much as a kilobyte does
+
+_log: Final = structlog.get_logger("gateway.serving")
+
+
+class Owner(Protocol):
+    """The connection that a request came on."""
+
+    closes: bool
+
+    def own_fields(self) -> list[tuple[bytes, bytes]]:
+        """The fields that the server adds to every answer."""
+        ...
+
+    def consumed(self) -> None:
+        """The application has read what there was of the request's body."""
+        ...
+
+    def answered(self, stream: "Http1Stream") -> None:
+        """The answer has been written whole."""
+        ...
+
+    def app_ended(self, stream: "Http1Stream") -> None:
+        """The application is done with the request, whatever became of it."""
+        ...
+
+
+class Outgoing:
+    """The way out of a connection: bytes are written at once, and waited for above a bound."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._transport = writer.transport
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    def write(self, data: bytes) -> bool:
+        """Writes; whether the client keeps up, so that nothing has to be waited for."""
+        if self._transport.is_closing():
+            return True
+        self._transport.write(data)
+        return self._transport.get_write_buffer_size() <= _HIGH_WATER
+
+    async def room(self) -> None:
+        """Returns when the client has caught up, or is lost."""
+        with suppress(OSError):  # whoever reads from the connection hears of it as well
+            await self._writer.drain()
+
+
+class Http1Stream:
+    """A request that is being served.
+
+    `gone` turns true when the connection is lost or given up, `begun` when some of the answer has
+    been written, `ended` when all of it has, `uploaded` when the request has come whole. `unread`
+    is how much of its body the application has not taken yet, in bytes.
+    """
+
+    def __init__(self, owner: Owner, out: Outgoing, head: bytes) -> None:
+        self._target = read_head(head).target
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._h11.receive_data(head)
+        self._request = self._first_event()
+        self.gone = False
+        self.begun = False
+        self.ended = False
+        self.uploaded = False
+        self._owner = owner
+        self._out = out
+        self._inbox = bytearray()
+        self._chunks = 0
+        self._told_end = False
+        self._reader: asyncio.Future[None] | None = None
+        self._head: bytes | None = None
+        self._with_body = True
+        self._chunked = False
+        self.feed(b"")
+
+    def _first_event(self) -> h11.Request:
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            raise Refused(error.error_status_hint, "the request head is malformed") from error
+        if not isinstance(event, h11.Request):
+            raise Refused(400, "the request head is malformed")
+        return event
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that wait for the application."""
+        return len(self._inbox)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow on the connection."""
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+
+    def scope(
+        self,
+        *,
+        scheme: str,
+        client: tuple[str, int] | None,
+        server: tuple[str, int] | None,
+        state: ConnectionState,
+    ) -> HTTPScope:
+        """The request as ASGI's scope."""
+        path, _, query = self._target.partition(b"?")
+        waits = self._h11.they_are_waiting_for_100_continue
+        return {
+            "type": "http",
+            "http_version": self._request.http_version.decode(),
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": self._request.method.decode("ascii"),
+            "scheme": scheme,
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": list(self._request.headers),
+            "client": client,
+            "server": server,
+            "state": ConnectionState(state.copy()),
+            "extensions": {"http.request.continue": {}} if waits else {},
+        }
+
+    async def run(self, app: AppWrapper, scope: HTTPScope) -> None:
+        """Lets the application serve the request; whatever it does, the request comes to an end."""
+        try:
+            if not self.gone:
+                await app(scope, self.receive, self.send, _no_thread, _no_thread)
+        except Exception:  # noqa: BLE001 - whatever it was, only this connection may end by it
+            _log.exception("application_fault")
+        finally:
+            self._owner.app_ended(self)
+
+    # The request's body.
+
+    def feed(self, data: bytes) -> bytes:
+        """Some of the request's body came in; what follows the body, if anything.
+
+        Raises `Refused`.
+        """
+        parts = []
+        if data:
+            self._h11.receive_data(data)
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                raise Refused(error.error_status_hint, "the body is malformed") from error
+            if isinstance(event, h11.Data):
+                parts.append(event.data)
+                self._chunks += event.chunk_start
+                if self._chunks > _CHUNKS:
+                    raise Refused(400, "the body comes in too many chunks")
+            else:
+                self.uploaded = isinstance(event, h11.EndOfMessage)
+                break
+        self._inbox += b"".join(parts)
+        if parts or self.uploaded:
+            self._wake()
+        return self._h11.trailing_data[0] if self.uploaded else b""
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """ASGI's `receive`."""
+        while True:
+            if self.gone or self.ended:
+                return {"type": "http.disconnect"}
+            if self._inbox or (self.uploaded and not self._told_end):
+                return self._next_part()
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    def _next_part(self) -> ASGIReceiveEvent:
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        self._told_end = self.uploaded
+        self._owner.consumed()
+        return {"type": "http.request", "body": data, "more_body": not self.uploaded}
+
+    def lose(self) -> None:
+        """The client is gone."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # The answer.
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """ASGI's `send`."""
+        if self.gone:
+            return
+        if message["type"] == "http.response.body" and self._head is not None and not self.ended:
+            data = message.get("body", b"")
+            more = message.get("more_body", False)
+            if not self._out.write(self._framed(data, more=more)):
+                await self._out.room()
+            if not more and not self.gone:
+                self._end()
+        elif message["type"] == "http.response.start" and self._head is None:
+            self._start(int(message["status"]), build_and_validate_headers(message["headers"]))
+        elif str(message["type"]) == "http.request.continue":
+            self._invite()
+        else:
+            raise RuntimeError(f"{message['type']} is not for this moment")
+
+    def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """The head is kept back until there is a body message to leave with."""
+        request = self._request
+        self._with_body = not suppress_body(request.method.decode("ascii"), status)
+        own = self._owner.own_fields()
+        if self._owner.closes or self._h11.they_are_waiting_for_100_continue:
+            own.append((b"connection", b"close"))
+        response = h11.Response(status_code=status, headers=[*fields, *own], reason=_reason(status))
+        self._head = self._h11.send(response) or b""
+        self._chunked = request.http_version == b"1.1" and not any(
+            name == b"content-length" for name, _ in fields
+        )
+
+    def _framed(self, data: bytes, *, more: bool) -> bytes:
+        """A body message as it goes out, with the head before it and the end after it."""
+        head, self._head = self._head or b"", b""
+        self.begun = True
+        if not data or not self._with_body:
+            framed = b""
+        elif self._chunked:
+            framed = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
+            framed = self._h11.send(h11.Data(data=data)) or b""
+        end = b"" if more else self._h11.send(h11.EndOfMessage()) or b""
+        return b"".join((head, framed, end)) if head or end else framed
+
+    def _end(self) -> None:
+        self.ended = True
+        self._inbox.clear()
+        self._wake()
+        self._owner.answered(self)
+
+    def _invite(self) -> None:
+        """Gives leave to send the body, unless it is under way or answered already."""
+        if self._h11.they_are_waiting_for_100_continue and self._head is None:
+            leave = h11.InformationalResponse(status_code=100, headers=[], reason=_reason(100))
+            self._out.write(self._h11.send(leave) or b"")
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("the gateway serves ASGI applications only")

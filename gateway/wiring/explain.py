@@ -1,0 +1,57 @@
+"""An `Explainer` of the same parts that a running gateway judges with."""
+
+from time import time
+from typing import Final
+from uuid import uuid4
+
+from gateway.access.claims import LimitName
+from gateway.access.visitors import Visitors
+from gateway.dialects import DIALECTS
+from gateway.ports import ConversationStore
+from gateway.settings import Settings, UpstreamSettings
+from gateway.stores.ledger import MemoryLedger
+from gateway.stores.memory import MemoryStore
+from gateway.web.admission import Admission
+from gateway.web.explain import Explainer, Guarded
+from gateway.wiring import access, endpoints
+
+
+class _Uncounted:
+    def limited(self, limit: LimitName) -> None:
+        """Nothing is refused."""
+
+    def unchecked(self) -> None:
+        """Nothing is let through."""
+
+
+_NOBODY: Final = _Uncounted()
+
+
+def explainer(settings: Settings) -> Explainer:
+    """What a gateway with these settings would do; starts nothing."""
+    tokens = access.session_tokens(settings)
+    judges = access.authenticators(settings, tokens)
+    limits = access.limits(settings, MemoryLedger(), _NOBODY, lambda: str(uuid4()))
+    visitors = Visitors(settings.server.trusted_proxies)
+    store: ConversationStore = MemoryStore()
+    chats = [
+        Guarded(dialect.routes, dialect, dialect.credentials, judges[dialect.name], True)
+        for dialect in DIALECTS
+    ]
+    by_name = {dialect.name: dialect for dialect in DIALECTS}
+    others = [
+        Guarded(it.routes, by_name[it.dialect], it.credentials, it.authenticator, False)
+        for it in endpoints(tokens, store)
+    ]
+    upstreams = {
+        name: tuple(f"{it}: {_place(settings.upstreams[it])}" for it in agent.upstreams)
+        for name, agent in settings.agents.items()
+    }
+    admission = Admission(access.cors(settings), limits, visitors, time)
+    return Explainer([*chats, *others], admission, limits, upstreams)
+
+
+def _place(upstream: UpstreamSettings) -> str:
+    if upstream.protocol == "embedded":
+        return "embedded model"
+    return f"{upstream.protocol} {upstream.model} at {upstream.base_url}"

@@ -1,0 +1,94 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame
+
+from tests.e2e.frames import PREFACE, Frames
+from tests.serving.rig import Service, service
+
+IDLE_S = 0.4
+
+
+@pytest.fixture(params=["plain", "tls"])
+async def it(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    async with service(idle_s=IDLE_S, tls=request.param == "tls") as running:
+        yield running
+
+
+HALVES: dict[str, Callable[[Frames], bytes]] = {
+    "nothing": lambda it: b"",
+    "half a frame's header": lambda it: bytes(5),
+    "half a PING": lambda it: b"\x00\x00\x08\x06" + bytes(9),
+    "half a header block's frame": lambda it: it.request(1).serialize()[:-3],
+    "half a DATA frame of an upload": lambda it: (
+        it.request(1, "/echo", method="POST", end=False).serialize()
+        + it.data(1, b"x" * 10_000).serialize()[:-1]
+    ),
+}
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
+async def test_a_client_that_stops_half_way_is_closed(
+    it: Service, half: Callable[[Frames], bytes]
+) -> None:
+    began = time.monotonic()
+    async with await it.client() as client:
+        client.write(half(client))
+        assert isinstance((await client.end())[-1], GoAwayFrame)
+    assert time.monotonic() - began >= IDLE_S
+
+
+async def test_half_a_preface_is_closed() -> None:
+    async with service(idle_s=IDLE_S) as it:
+        reader, writer = await asyncio.open_connection(*it.address)
+        client = Frames(it.address, reader, writer)
+        client.write(PREFACE[:-4])
+        await client.end()
+        await client.close()
+
+
+async def test_a_client_that_drips_a_frame_is_closed(it: Service) -> None:
+    async with await it.client() as client:
+        for _ in range(100):
+            client.write(b"\x00")
+            await asyncio.sleep(IDLE_S / 10)
+            if not len(it.connections):
+                break
+        await client.end()
+        assert not len(it.connections)
+
+
+async def test_half_a_header_block_has_its_own_clock() -> None:
+    async with service(idle_s=0.2) as it, await it.client() as client:
+        began = time.monotonic()
+        block = client.request(1).data
+        client.write(
+            HeadersFrame(1, block[:5], flags=["END_STREAM"]), ContinuationFrame(1, b"\x00")
+        )
+        await client.end()
+        assert time.monotonic() - began < 10
+
+
+async def test_pings_do_not_keep_an_idle_connection(it: Service) -> None:
+    async with await it.client() as client:
+        for _ in range(100):
+            client.write(b"\x00\x00\x08\x06" + bytes(13))
+            await asyncio.sleep(IDLE_S / 10)
+            if not len(it.connections):
+                break
+        await client.end()
+        assert not len(it.connections)
+
+
+async def test_a_connection_with_a_request_is_not_idle(it: Service) -> None:
+    async with await it.client() as client:
+        client.write(client.request(1, "/wait"))
+        await client.status(1)
+        await asyncio.sleep(3 * IDLE_S)
+        it.go.set()
+        assert (await client.body(1))[-1] == b"done"
+        began = time.monotonic()
+        await client.end()
+        assert time.monotonic() - began >= IDLE_S / 2
