@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 32
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """An id that a client may have made itself: the pattern of the widget's document, for all."""
 
+_ANY_JSON: Final = re.compile(r"application/json|text/json|application/[^\s/;]+\+json")
 _UTF8_NAMES: Final = ("utf-8", "utf8")
 _PARAMETER: Final = re.compile(r';\s*([^=;\s]+)\s*=\s*("[^"]*"|[^;\s]*)\s*')
 
@@ -52,6 +53,14 @@ def text_member(members: dict[str, object], name: str, field: str = "") -> str:
         raise bad_field(field, "must be a string")
     if "\0" in value:
         raise bad_field(field, "must not hold the character U+0000")
+    return value
+
+
+def bounded_text(members: dict[str, object], name: str, longest: int) -> str:
+    """As `text_member`, of 1 to `longest` characters. Raises `BadRequest`."""
+    value = text_member(members, name)
+    if not 1 <= len(value) <= longest:
+        raise bad_field(name, f"must have 1 to {longest} characters")
     return value
 
 
@@ -116,6 +125,11 @@ def require_media_type(head: RequestHead, accepts: Callable[[str], bool]) -> Non
 def is_json(media_type: str) -> bool:
     """Whether a media type is JSON's own."""
     return media_type == "application/json"
+
+
+def is_any_json(media_type: str) -> bool:
+    """Whether a media type is JSON's own, `text/json`, or one that says `+json`."""
+    return _ANY_JSON.fullmatch(media_type) is not None
 
 
 def _bad_body(issue: str) -> BadRequest:

@@ -168,6 +168,11 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
         ("tenants.acme.dialects.helper.session_secrets", [SECRET[1:]], "31 bytes, needs at least"),
         ("tenants.acme.dialects.helper.stream_format", "sse", "must be one of 'auto'"),
         ("tenants.acme.dialects.widget.unknown_conversation", "keep", "'create' or 'reject'"),
+        ("tenants.acme.dialects.widget.admin_key", "k" * 23, "24 to 512 visible ASCII"),
+        ("tenants.acme.dialects.widget.admin_key", "k k" * 9, "24 to 512 visible ASCII"),
+        ("tenants.acme.dialects.hyponema.agents", {"agent_1": "vip"}, "'vip' is not among agents"),
+        ("tenants.acme.dialects.hyponema.agents", {"": "default"}, "must not be empty"),
+        ("tenants.acme.dialects.hyperleap.personas", {"p": "vip"}, "'vip' is not among agents"),
         ("tenants.acme.dialects.smtp", {}, "is unknown"),
     ],
 )
@@ -312,9 +317,6 @@ def test_a_trusted_proxy_is_an_address_or_a_network(text: str) -> None:
         ("tools.lookup", {"kind": "http", "url": "https://x"}),
         ("guards.no_go", {"kind": "phrases", "phrases": ["x"]}),
         ("prices.m", {"input": 1, "output": 1}),
-        ("tenants.acme.dialects.widget.admin_key", "k" * 32),
-        ("tenants.acme.dialects.hyponema.agents", {"x": "default"}),
-        ("tenants.acme.dialects.hyperleap.personas", {"x": "default"}),
     ],
 )
 def test_a_setting_that_would_do_nothing_yet_is_refused(key: str, value: object) -> None:

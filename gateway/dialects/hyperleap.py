@@ -55,6 +55,7 @@ from gateway.ports import ConflictRule, CredentialSource, Encoder, Route
 from gateway.replies import JSON_TYPE, TEXTS, error_reply, http_text, row
 from gateway.requests import (
     bad_field,
+    is_any_json,
     parse_json_object,
     path_id,
     require_media_type,
@@ -69,7 +70,6 @@ _ROUTE_FRAMING: Final[dict[str, str | None]] = {
     "chat-sse": "sse",
     "continue-sse": "sse",
 }
-_JSON_TYPE: Final = re.compile(r"application/json|text/json|application/[^\s/;]+\+json")
 _QUALITY: Final = re.compile(r"q=([01](?:\.\d{0,3})?)")
 
 _ROWS: Final[dict[ErrorKind, tuple[int, str]]] = {
@@ -149,7 +149,7 @@ class Hyperleap:
     ) -> ChatRequest:
         """The message. Raises `NotFound`, `BadRequest`, or `HttpError` 415."""
         conversation_id = path_id(head)
-        require_media_type(head, _is_json)
+        require_media_type(head, is_any_json)
         text = text_member(parse_json_object(body), "message")
         if not text:
             raise bad_field("message", "must not be empty")
@@ -361,10 +361,6 @@ def _head(media_type: str, cache_control: str) -> Reply:
             ("x-content-type-options", "nosniff"),
         ),
     )
-
-
-def _is_json(media_type: str) -> bool:
-    return _JSON_TYPE.fullmatch(media_type) is not None
 
 
 def _accepted_framing(head: RequestHead) -> str:

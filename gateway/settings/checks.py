@@ -1,8 +1,10 @@
 """Rules that need more than one setting: what must exist, be unique, or go together."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.settings.certificate import pair_fault, pair_warning
 from gateway.settings.model import (
@@ -14,6 +16,9 @@ from gateway.settings.model import (
 )
 from gateway.settings.problems import Fault, closest
 from gateway.settings.shape import Path
+
+_ADMIN_KEY: Final = ("dialects", "widget", "admin_key")
+_GOOD_ADMIN_KEY: Final = re.compile(r"[!-~]{24,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ def check(settings: Settings, known: Known) -> list[Fault]:
         *_agents(settings, known),
         *_tenants(settings, known),
         *_uniqueness(settings),
+        *_admin_keys(settings),
         *_tools_and_guards(settings),
     ]
 
@@ -161,6 +167,7 @@ def _uniqueness(settings: Settings) -> Iterator[Fault]:
     hosts: list[tuple[Path, Hashable]] = []
     hashes: list[tuple[Path, Hashable]] = []
     secrets: list[tuple[Path, Hashable]] = []
+    admins: list[tuple[Path, Hashable]] = []
     for name, tenant in settings.tenants.items():
         path = ("tenants", name)
         hosts += [((*path, "hosts"), host) for host in tenant.hosts]
@@ -172,9 +179,21 @@ def _uniqueness(settings: Settings) -> Iterator[Fault]:
             ((*path, "dialects", "helper", "session_secrets"), secret.get_secret_value())
             for secret in tenant.dialects.helper.session_secrets
         ]
+        admin = tenant.dialects.widget.admin_key
+        if admin is not None:
+            admins.append(((*path, *_ADMIN_KEY), admin.get_secret_value()))
     yield from _shared(hosts, lambda first: f"a host belongs to one tenant; it is in {first} too")
     yield from _shared(hashes, lambda first: f"is the same key as {first}; make another")
     yield from _shared(secrets, lambda first: f"a secret tells tenants apart; {first} has it too")
+    yield from _shared(admins, lambda first: f"a key tells tenants apart; {first} is the same")
+
+
+def _admin_keys(settings: Settings) -> Iterator[Fault]:
+    for name, tenant in settings.tenants.items():
+        key = tenant.dialects.widget.admin_key
+        if key is not None and not _GOOD_ADMIN_KEY.fullmatch(key.get_secret_value()):
+            text = "must be 24 to 512 visible ASCII characters without spaces"
+            yield Fault(("tenants", name, *_ADMIN_KEY), text)
 
 
 def _shared(

@@ -23,9 +23,6 @@ _LATER: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
     ("tools", _NONE),
     ("guards", _NONE),
     ("prices", _NONE),
-    ("tenants.*.dialects.widget.admin_key", _NONE),
-    ("tenants.*.dialects.hyponema.agents", _NONE),
-    ("tenants.*.dialects.hyperleap.personas", _NONE),
 )
 _LATER_STORES: Final = ("redis:", "rediss:", "valkey:", "valkeys:")
 

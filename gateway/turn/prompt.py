@@ -4,7 +4,8 @@ Pure functions. Sizes are estimates of ceil(UTF-8 bytes / 4) tokens; what does n
 by whole exchanges (a user message with its reply), the oldest first.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.messages import Message, PromptMessage
@@ -12,7 +13,15 @@ from gateway.messages import Message, PromptMessage
 # Role marks and separators that a chat template puts around each message.
 _MESSAGE_OVERHEAD: Final = 6
 
+_BLANK: Final = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
+
 Exchange = tuple[PromptMessage, ...]
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with each `{{name}}` that has a value replaced by it, once: what stands in a
+    value is text."""
+    return _BLANK.sub(lambda blank: values.get(blank[1], blank[0]), template)
 
 
 def estimate_tokens(text: str) -> int:

@@ -83,9 +83,12 @@ class App:
         for dialect in dialects:
             serve = partial(self._chat.serve, dialect=dialect)
             routes += [(route, dialect.name, serve) for route in dialect.routes]
+        self._own_headers: dict[str, tuple[str, ...]] = {}
         for endpoint in endpoints:
             ask = partial(self._ask, endpoint=endpoint)
             routes += [(route, endpoint.dialect, ask) for route in endpoint.routes]
+            headers = tuple(source.header for source in endpoint.credentials)
+            self._own_headers |= {route.path: headers for route in endpoint.routes}
         for public in open_endpoints:
             ask = partial(self._ask_openly, endpoint=public)
             routes += [(route, public.dialect, ask) for route in public.routes]
@@ -141,8 +144,9 @@ class App:
         if head.method == "OPTIONS":
             origin = head.headers.get("origin")
             request.quiet = True
+            own = self._own_headers.get(match.template, ())
             await self._send(
-                request, self._services.cors.preflight(match.owner, origin, match.methods)
+                request, self._services.cors.preflight(match.owner, origin, match.methods, own)
             )
             return
         await self._answer(request, match)

@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol
 
 from gateway.access.limits import Held, Limits
 from gateway.access.visitors import Visitors
-from gateway.errors import ConversationBusy, Overloaded
+from gateway.errors import Conflict, ConversationBusy, Overloaded
 from gateway.messages import (
     ChatRequest,
+    Conversation,
     ConversationKey,
     DialectOptions,
     Leased,
@@ -34,7 +35,7 @@ from gateway.transport.downstream import HttpDownstream
 from gateway.turn.engine import Agent, Keep, KeptReply, Turn, TurnPlan
 from gateway.turn.idempotency import Repeat, Tape, TapedDownstream, once_of, replayed
 from gateway.turn.pressure import Pressure
-from gateway.turn.prompt import exchanges
+from gateway.turn.prompt import exchanges, fill
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seat, Seats
 from gateway.turn.tally import TurnTally
@@ -113,8 +114,11 @@ class Chat:
                 chat = dialect.decode_request(request.head, body, options)
                 asked = _Asked(request, dialect, agent, principal, options, chat, body)
                 async with self._seat(asked) as seat:
+                    agent, conversation = await self._serving(seat, agent)
                     services.turns.check()
-                    await self._run(_TurnFacts(request, dialect, agent, options, chat, seat, held))
+                    await self._run(
+                        _TurnFacts(request, dialect, agent, options, chat, seat, conversation, held)
+                    )
 
     def _admitted(
         self, request: Request, principal: Principal, agent: Agent
@@ -128,6 +132,29 @@ class Chat:
             body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
             max_tokens=agent.max_tokens,
         )
+
+    async def _serving(self, seat: Seat, agent: Agent) -> tuple[Agent, Conversation]:
+        """The agent that the conversation was started with, if it was with one, its prompt filled
+        in; and the conversation with as many messages as that agent is shown.
+
+        Raises `Conflict` for a conversation that has ended, unless a reply is only repeated.
+        """
+        services, conversation = self._services, seat.conversation
+        terms = conversation.terms
+        if seat.recorded is None and conversation.status_at(services.now()) != "open":
+            raise Conflict("the conversation has ended")
+        # One that is no longer configured leaves its conversations to the caller's.
+        serving = services.agents.get(terms.agent or "", agent)
+        shown = serving.history_messages
+        if shown > agent.history_messages:
+            conversation = await services.store.load(conversation.key, create=False, messages=shown)
+        elif shown < agent.history_messages:
+            newest = conversation.messages[-shown:] if shown else ()
+            conversation = replace(conversation, messages=newest)
+        if terms.variables:
+            prompt = fill(serving.system_prompt, terms.variables)
+            serving = replace(serving, system_prompt=prompt)
+        return serving, conversation
 
     @asynccontextmanager
     async def _seat(self, asked: "_Asked") -> AsyncIterator[Seat]:
@@ -183,7 +210,7 @@ class Chat:
         context = self._context(facts)
         plan = TurnPlan(
             agent=agent,
-            past=exchanges(facts.seat.conversation.messages, refusal=agent.refusal),
+            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
             newest=PromptMessage(facts.chat.role, facts.chat.text),
             headers=_forwarded(request),
             output_bytes=services.bounds.output_bytes,
@@ -227,7 +254,7 @@ class Chat:
             turn_id=new_id(),
             run_id=new_id(),
             message_id=new_id(),
-            conversation_id=facts.seat.conversation.public_id,
+            conversation_id=facts.conversation.public_id,
             trace_id=facts.request.trace_id,
             model=facts.agent.models[0].model,
             framing=facts.chat.framing,
@@ -276,6 +303,7 @@ class _TurnFacts:
     options: DialectOptions
     chat: ChatRequest
     seat: Seat
+    conversation: Conversation
     held: Held
 
 

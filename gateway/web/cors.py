@@ -10,8 +10,14 @@ from typing import Final
 from gateway.messages import Reply
 
 _REQUEST_HEADERS: Final = (
-    "content-type, authorization, x-api-key, x-widget-api-key, x-hl-api-key, x-request-id, "
-    "idempotency-key, traceparent"
+    "content-type",
+    "authorization",
+    "x-api-key",
+    "x-widget-api-key",
+    "x-hl-api-key",
+    "x-request-id",
+    "idempotency-key",
+    "traceparent",
 )
 _EXPOSED: Final = "x-request-id, retry-after"
 _MAX_AGE_S: Final = "600"
@@ -32,17 +38,27 @@ class Cors:
             for dialect, tenants in self._by_tenant.items()
         }
 
-    def preflight(self, dialect: str, origin: str, methods: Collection[str]) -> Reply:
-        """The answer to an OPTIONS request: 204, without CORS headers for an unlisted origin."""
+    def preflight(
+        self,
+        dialect: str,
+        origin: str,
+        methods: Collection[str],
+        credentials: Collection[str] = (),
+    ) -> Reply:
+        """The answer to an OPTIONS request: 204, without CORS headers for an unlisted origin.
+
+        `credentials` are the headers that this route takes, perhaps beside the usual ones.
+        """
         if not origin or not _listed(self._by_dialect.get(dialect, frozenset()), origin):
             return Reply(204, (("vary", "Origin"), ("allow", ", ".join(methods))))
+        headers = dict.fromkeys((*_REQUEST_HEADERS, *credentials))
         return Reply(
             204,
             (
                 ("access-control-allow-origin", origin),
                 ("vary", "Origin"),
                 ("access-control-allow-methods", ", ".join(methods)),
-                ("access-control-allow-headers", _REQUEST_HEADERS),
+                ("access-control-allow-headers", ", ".join(headers)),
                 ("access-control-max-age", _MAX_AGE_S),
             ),
         )

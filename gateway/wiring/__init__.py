@@ -17,22 +17,9 @@ from gateway.access.limits import Limits
 from gateway.access.session_tokens import SessionTokens
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
-from gateway.neighbours.helper_conversations import (
-    HelperConversation,
-    HelperList,
-    HelperResume,
-    HelperStart,
-    HelperUnread,
-    HelperUnserved,
-    HelperUpdate,
-)
-from gateway.neighbours.helper_sessions import HelperSessions
-from gateway.neighbours.widget import WidgetHealth
 from gateway.ports import (
     ConversationStore,
-    Endpoint,
     Model,
-    OpenEndpoint,
     Upstream,
 )
 from gateway.settings import Settings, UpstreamSettings
@@ -58,7 +45,7 @@ from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
 from gateway.web.operators import Operators
 from gateway.web.request import Request
-from gateway.wiring import access
+from gateway.wiring import access, endpoints
 
 _log: Final = structlog.get_logger("gateway.wiring")
 
@@ -116,8 +103,8 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
         app = App(
             services,
             DIALECTS,
-            endpoints(tokens, store),
-            _open_endpoints(settings, tokens),
+            endpoints.keyed(settings, services.authenticators, store, _model_names(services)),
+            endpoints.unkeyed(settings, tokens),
             probes,
             _Recorder(metrics),
             _new_id,
@@ -287,22 +274,6 @@ def _agents(settings: Settings, models: Mapping[str, Model]) -> dict[str, Agent]
     }
 
 
-def endpoints(tokens: SessionTokens, store: ConversationStore) -> tuple[Endpoint, ...]:
-    """The routes beside the chat routes for callers with a credential."""
-    return (
-        HelperStart(tokens, store),
-        HelperConversation(tokens, store),
-        HelperUpdate(tokens, store),
-        HelperList(tokens, store),
-        HelperUnread(tokens, store),
-    )
-
-
-def _open_endpoints(settings: Settings, tokens: SessionTokens) -> tuple[OpenEndpoint, ...]:
-    hosts = {host: name for name, tenant in settings.tenants.items() for host in tenant.hosts}
-    return (
-        HelperSessions(tokens, hosts=hosts, now=time),
-        HelperUnserved(),
-        HelperResume(),
-        WidgetHealth(),
-    )
+def _model_names(services: Services) -> dict[str, str]:
+    """The model that each agent is known by."""
+    return {name: agent.models[0].model for name, agent in services.agents.items()}

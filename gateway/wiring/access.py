@@ -123,6 +123,8 @@ def _options(tenant: TenantSettings, dialect: str) -> DialectOptions:
 def _uses(tenant: TenantSettings, dialect: str) -> bool:
     if dialect == "helper":
         return bool(tenant.dialects.helper.session_secrets)
+    if dialect == "widget" and tenant.dialects.widget.admin_key is not None:
+        return True
     return any(dialect in key.dialects for key in tenant.keys.values())
 
 

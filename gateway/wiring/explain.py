@@ -41,7 +41,7 @@ def explainer(settings: Settings) -> Explainer:
     by_name = {dialect.name: dialect for dialect in DIALECTS}
     others = [
         Guarded(it.routes, by_name[it.dialect], it.credentials, it.authenticator, False)
-        for it in endpoints(tokens, store)
+        for it in endpoints.keyed(settings, judges, store, {})
     ]
     upstreams = {
         name: tuple(f"{it}: {_place(settings.upstreams[it])}" for it in agent.upstreams)

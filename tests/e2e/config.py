@@ -24,6 +24,11 @@ def key_of(tenant: str, dialect: str) -> str:
     return f"{tenant}-{dialect}-{CANARY}-{digest[:43]}"
 
 
+def admin_key_of(tenant: str) -> str:
+    """The key with which the operators of its widget come."""
+    return key_of(tenant, "admin")
+
+
 def secret_of(tenant: str) -> str:
     """The secret that a helper mailbox signs its sessions with."""
     return f"{tenant}-session-secret-{CANARY}-{hashlib.sha256(tenant.encode()).hexdigest()[:32]}"

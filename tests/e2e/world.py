@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.readers import Reader
 from tests.e2e.canaries import CANARY
-from tests.e2e.config import DIALECTS, config, tenant, upstream
+from tests.e2e.config import DIALECTS, admin_key_of, config, tenant, upstream
 from tests.e2e.faults import FAULTS
 from tests.e2e.http1 import H1
 from tests.e2e.http2 import H2
@@ -38,6 +38,7 @@ from tests.upstream import (
     stream,
 )
 
+WAITER: Final = "You wait on {{name}} at table {{table}}."
 PROTOCOLS: Final = ("h1", "h2")
 TLS_PROTOCOLS: Final = ("h1-tls", "h2-tls")  # in a world that was opened with `tls`
 # In a write of its own and read on its own, also on a busy machine.
@@ -273,6 +274,8 @@ async def open_world(
             "default": {"upstreams": ["main"], "turn_s": turn_s},
             "patient": {"upstreams": ["main"], "on_disconnect": "finish"},
             "cut_off": {"upstreams": ["nobody"]},
+            "waiter": {"upstreams": ["main"], "system_prompt": WAITER, "history_messages": 2},
+            "elephant": {"upstreams": ["main"], "history_messages": 60},
         }
         upstreams = {
             "main": upstream(f"{scripted.url}/v1", api_key=f"sk-{CANARY}", **(clocks or {})),
@@ -289,12 +292,22 @@ async def open_world(
             await gateway.stop()
 
 
+def _named_agents() -> dict[str, object]:
+    """What clients of `acme` may call its agents; its widget has an operator."""
+    names = {"agent_waiter": "waiter", "agent_elephant": "elephant"}
+    return {
+        "hyponema": {"agents": names},
+        "hyperleap": {"personas": names},
+        "widget": {"admin_key": admin_key_of("acme")},
+    }
+
+
 def _tenants() -> dict[str, object]:
     """`acme` has nothing special, `other` no origins; the rest are named after what they have."""
     reject = {"unknown_conversation": "reject"}
     strict = {name: reject for name in DIALECTS if name != "helper"}
     return {
-        "acme": tenant("acme"),
+        "acme": tenant("acme", dialects=_named_agents()),
         "other": tenant("other", cors_origins=None),
         "strict": tenant("strict", dialects=strict),
         "patient": tenant("patient", agent="patient"),

@@ -1,5 +1,7 @@
+import pytest
+
 from gateway.messages import Message, PromptMessage
-from gateway.turn.prompt import estimate_tokens, exchanges, fit
+from gateway.turn.prompt import estimate_tokens, exchanges, fill, fit
 
 
 def said(role: str, text: str) -> Message:
@@ -51,3 +53,27 @@ def test_the_oldest_exchanges_are_dropped_whole() -> None:
 def test_the_newest_message_goes_even_if_it_does_not_fit() -> None:
     long = PromptMessage("user", "x" * 10_000)
     assert fit("", [], long, budget=10) == (long,)
+
+
+@pytest.mark.parametrize(
+    ("template", "filled"),
+    [
+        ("Hi {{name}}.", "Hi Größe."),
+        ("{{ name }}{{name}}", "GrößeGröße"),
+        ("{{other}} {{}} {name} {{ {{name}}", "{{other}} {{}} {name} {{ Größe"),
+        ("{{recursive}}", "{{name}}"),
+        ("{{empty}}|{{order.id-7}}|{{backslash}}", "|42|\\1"),
+        ("{{a b}}", "{{a b}}"),
+        ("", ""),
+    ],
+)
+def test_a_prompts_blanks_are_filled_once(template: str, filled: str) -> None:
+    values = {
+        "name": "Größe",
+        "recursive": "{{name}}",
+        "empty": "",
+        "order.id-7": "42",
+        "backslash": "\\1",
+        "a b": "never",
+    }
+    assert fill(template, values) == filled

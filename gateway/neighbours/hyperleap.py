@@ -1,0 +1,240 @@
+"""Hyperleap's conversations: started, shown and listed; each path also below `/api`.
+
+    POST /conversations          {aiSystem, model, …}                        -> ChatEntryResponse
+    POST /conversations/persona  {personaId, personaVersionId?, …}           -> ChatEntryResponse
+    GET  /conversations          ?continuationToken   -> {"data": [ChatEntryResponse × 10], …}
+    GET  /conversations/{id}                                                 -> ChatEntryResponse
+
+The last two know the conversations of the key's tenant. `personaId` is one of the tenant's
+`personas`, any if it has none. `replacements` are the values of `{{name}}` in the prompt of the
+agent that serves; `externalUserId`, `metadata` and `configuration` are kept and given back. The
+agent decides on the model, so `aiSystem`, `model`, `systemMessage` and `dataspaceIds` choose
+nothing. A ChatEntryResponse has every member, null where it is not known; of a conversation's
+messages the newest 1000, in a list the newest 100. Source: the vendor's OpenAPI document.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway.errors import NotFound
+from gateway.messages import (
+    Conversation,
+    ConversationKey,
+    Message,
+    Principal,
+    Reply,
+    RequestHead,
+    Terms,
+)
+from gateway.neighbours.variables import json_object, json_values
+from gateway.ports import Authenticator, ConversationStore, CredentialSource, Route
+from gateway.replies import json_reply, moment
+from gateway.requests import (
+    bad_field,
+    bounded_text,
+    is_any_json,
+    optional_text,
+    parse_json_object,
+    path_id,
+    query_value,
+    require_media_type,
+)
+
+DIALECT: Final = "hyperleap"
+MESSAGES: Final = 1000
+LISTED_MESSAGES: Final = 100
+
+_PAGE: Final = 10
+_SYSTEMS: Final = range(7)
+_MAX_NAME: Final = 256
+
+
+def _routes(method: str, path: str) -> tuple[Route, ...]:
+    return (Route(method, path), Route(method, f"/api{path}"))
+
+
+class _Conversations:
+    """What every endpoint here needs. `models` maps agents to the names of their models; `now`
+    reads epoch seconds."""
+
+    dialect = DIALECT
+    credentials: tuple[CredentialSource, ...] = (CredentialSource("x-hl-api-key"),)
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        store: ConversationStore,
+        models: Mapping[str, str],
+        now: Callable[[], float],
+    ) -> None:
+        self.authenticator = authenticator
+        self._store = store
+        self._models = models
+        self._now = now
+
+    def _entry(self, conversation: Conversation, principal: Principal) -> dict[str, object]:
+        """The conversation as a ChatEntryResponse."""
+        details = conversation.terms.details
+        agent = conversation.terms.agent
+        model = self._models.get(agent or "", self._models[principal.agent])
+        return {
+            "conversationId": conversation.key.id,
+            "aiSystem": None,
+            "model": model,
+            "personaId": details.get("personaId"),
+            "personaVersionId": details.get("personaVersionId"),
+            "conversationStatus": None,
+            "conversationName": conversation.subject,
+            "chatMessages": [_message(message) for message in conversation.messages],
+            "chatMessagesCount": conversation.length,
+            "chatStarted": conversation.length > 0,
+            "areChatMessagesInBlob": False,
+            "chatMessagesBlobUri": None,
+            "configuration": details.get("configuration"),
+            "metadata": details.get("metadata"),
+            "externalUserId": details.get("externalUserId"),
+            "isActive": conversation.status_at(self._now()) == "open",
+            "isDeleted": False,
+            "promptTokens": None,
+            "completionTokens": None,
+            "totalTokens": None,
+        }
+
+
+class _Start(_Conversations):
+    """What both ways to start have in common; `new_id` makes UUIDs."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        store: ConversationStore,
+        models: Mapping[str, str],
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        super().__init__(authenticator, store, models, now)
+        self._new_id = new_id
+
+    async def _create(
+        self,
+        principal: Principal,
+        members: dict[str, object],
+        agent: str | None,
+        details: Mapping[str, object],
+    ) -> Reply:
+        kept = {
+            **details,
+            "externalUserId": optional_text(members, "externalUserId", _MAX_NAME),
+            "metadata": json_object(members, "metadata"),
+        }
+        terms = Terms(
+            agent=agent,
+            variables=json_values(members, "replacements"),
+            details={name: value for name, value in kept.items() if value is not None},
+        )
+        key = ConversationKey(principal.tenant, DIALECT, self._new_id())
+        made = await self._store.create(key, owner=None, subject=None, terms=terms)
+        return json_reply(200, self._entry(made, principal))
+
+
+class HyperleapStart(_Start):
+    """Starts a conversation with the key's own agent."""
+
+    routes: tuple[Route, ...] = _routes("POST", "/conversations")
+
+    async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
+        """The new conversation. Raises `GatewayError`."""
+        require_media_type(head, is_any_json)
+        members = parse_json_object(body)
+        system = members.get("aiSystem")
+        if isinstance(system, bool) or system not in _SYSTEMS:
+            raise bad_field("aiSystem", f"must be a number from 0 to {_SYSTEMS[-1]}")
+        bounded_text(members, "model", _MAX_NAME)
+        optional_text(members, "systemMessage")
+        details = {"configuration": json_object(members, "configuration")}
+        return await self._create(principal, members, None, details)
+
+
+class HyperleapPersona(_Start):
+    """Starts a conversation with a persona. `personas` maps each tenant's ids to agents."""
+
+    routes: tuple[Route, ...] = _routes("POST", "/conversations/persona")
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        store: ConversationStore,
+        models: Mapping[str, str],
+        personas: Mapping[str, Mapping[str, str]],
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        super().__init__(authenticator, store, models, now=now, new_id=new_id)
+        self._personas = personas
+
+    async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
+        """The new conversation. Raises `GatewayError`."""
+        require_media_type(head, is_any_json)
+        members = parse_json_object(body)
+        persona = bounded_text(members, "personaId", _MAX_NAME)
+        version = optional_text(members, "personaVersionId", _MAX_NAME)
+        details = {"personaId": persona, "personaVersionId": version}
+        agent = self._agent(principal.tenant, persona)
+        return await self._create(principal, members, agent, details)
+
+    def _agent(self, tenant: str, persona: str) -> str | None:
+        known = self._personas.get(tenant)
+        if not known:
+            return None
+        if persona not in known:
+            raise NotFound("unknown persona")
+        return known[persona]
+
+
+class HyperleapConversation(_Conversations):
+    """Shows one conversation."""
+
+    routes: tuple[Route, ...] = _routes("GET", "/conversations/{id}")
+
+    async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
+        """The conversation with its newest messages. Raises `GatewayError`."""
+        key = ConversationKey(principal.tenant, DIALECT, path_id(head))
+        conversation = await self._store.load(key, create=False, messages=MESSAGES)
+        return json_reply(200, self._entry(conversation, principal))
+
+
+class HyperleapList(_Conversations):
+    """Lists the tenant's conversations, ten at a time, the last written to first."""
+
+    routes: tuple[Route, ...] = _routes("GET", "/conversations")
+
+    async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
+        """A part of the list. Raises `GatewayError`."""
+        page = await self._store.recent(
+            principal.tenant,
+            DIALECT,
+            owner=None,
+            limit=_PAGE,
+            cursor=query_value(head, "continuationToken") or None,
+            messages=LISTED_MESSAGES,
+        )
+        data = [self._entry(conversation, principal) for conversation in page.conversations]
+        return json_reply(200, {"data": data, "continuationToken": page.cursor})
+
+
+def _message(message: Message) -> dict[str, object]:
+    return {
+        "role": message.role,
+        "content": message.text,
+        "toolCallId": None,
+        "name": None,
+        "messageId": message.id,
+        "timestamp": moment(message.created_at),
+        "feedbacks": None,
+        "promptTokens": None,
+        "completionTokens": None,
+        "totalTokens": None,
+        "conversationRunId": None,
+    }
