@@ -47,16 +47,20 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Instead of server.workers.")
 @click.option("--demo", is_flag=True, help="Add a tenant with keys and print a curl for each.")
 def serve(file: Path | None, bind: tuple[str, ...], workers: int | None, demo: bool) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; SIGHUP or a changed file takes on a new configuration."""
     overrides: dict[str, object] = {}
     if bind:
         overrides["server.bind"] = bind
     if workers is not None:
         overrides["server.workers"] = workers
-    settings = _load(_chosen(file), overrides)
+    source = _chosen(file)
+    settings = _load(source, overrides)
+    from gateway.serving.reload import Source
     from gateway.serving.server import run
 
-    sys.exit(run(settings, demo=demo))
+    code = run(settings, Source(source, overrides), demo=demo)
+    # A thread that hangs in a write to standard output must not keep the process.
+    os._exit(code)
 
 
 @main.command()
@@ -246,7 +250,7 @@ def _gateway(values: "Mapping[str, object]") -> "AbstractAsyncContextManager[Bui
     from gateway.settings import load_settings
     from gateway.wiring import build
 
-    return build(load_settings(None, {}, values).settings, progress=lambda _: None)
+    return build(load_settings(None, {}, values).settings)
 
 
 def _chosen(file: Path | None) -> Path | None:

@@ -11,6 +11,7 @@ import secrets
 import shlex
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import time
@@ -19,8 +20,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from gateway.access.keys import hash_key, new_key
-from gateway.access.session_tokens import SessionTokens
-from gateway.errors import NotFound
+from gateway.access.session_tokens import HelperTenant, SessionTokens
+from gateway.errors import Conflict, NotFound
 from gateway.messages import ConversationKey
 from gateway.ports import ConversationStore
 from gateway.settings import (
@@ -115,31 +116,27 @@ class Demo:
         tenant = tenant.model_copy(update={"keys": {**tenant.keys, **keys}, "dialects": dialects})
         return settings.model_copy(update={"tenants": {**settings.tenants, TENANT: tenant}})
 
-    async def show(
-        self,
-        url: str,
-        store: ConversationStore,
-        tokens: SessionTokens,
-        say: Callable[[str], None] = print,
-    ) -> None:
-        """Mints the helper token, makes its conversation and prints a curl for each dialect.
-
-        Raises `DemoError` and `StoreUnavailable`.
-        """
+    def show(self, url: str, say: Callable[[str], None] = print) -> None:
+        """Mints the helper token and prints a curl for each dialect. Raises `DemoError`."""
         kept = self._kept
         kept.url = url
-        kept.helper = tokens.mint(TENANT, now=time(), anonymous_id=kept.helper_visitor)
-        await self._have_conversation(store, tokens)
+        mailbox = HelperTenant((kept.helper_secret.encode(),), "")
+        kept.helper = self._token(SessionTokens({TENANT: mailbox}))
         self._write()
         say("\n" + "\n\n".join(self._curls(url)) + "\n")
 
-    async def _have_conversation(self, store: ConversationStore, tokens: SessionTokens) -> None:
+    async def prepare(self, store: ConversationStore, tokens: SessionTokens) -> None:
+        """Makes the helper conversation if there is none. Raises `StoreUnavailable`."""
         key = ConversationKey(TENANT, "helper", self._kept.helper_slug)
-        try:
-            await store.load(key, create=False, messages=0)
-        except NotFound:
-            identity = tokens.authenticate(self._kept.helper, "helper", now=time()).identity
-            await store.create(key, owner=identity, subject=None)
+        identity = tokens.authenticate(self._token(tokens), "helper", now=time()).identity
+        with suppress(Conflict):  # another worker was faster
+            try:
+                await store.load(key, create=False, messages=0)
+            except NotFound:
+                await store.create(key, owner=identity, subject=None)
+
+    def _token(self, tokens: SessionTokens) -> str:
+        return tokens.mint(TENANT, now=time(), anonymous_id=self._kept.helper_visitor)
 
     def _curls(self, url: str) -> list[str]:
         kept = self._kept

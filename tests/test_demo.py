@@ -29,7 +29,8 @@ def kept(path: Path) -> dict[str, str]:
 async def shown(demo: Demo, store: MemoryStore) -> str:
     said: list[str] = []
     tokens = session_tokens(demo.applied_to(Settings()))
-    await demo.show("http://127.0.0.1:1", store, tokens, say=said.append)
+    await demo.prepare(store, tokens)
+    demo.show("http://127.0.0.1:1", say=said.append)
     return "\n".join(said)
 
 

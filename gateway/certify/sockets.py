@@ -81,7 +81,7 @@ class _App(Protocol):
 
 
 class _Metrics(Protocol):
-    def render(self, accept: str) -> tuple[str, bytes]: ...
+    def total(self, name: str, *labels: str) -> float: ...
 
 
 GatewayMaker = Callable[[Mapping[str, object]], AbstractAsyncContextManager[Gateway]]
@@ -202,17 +202,12 @@ async def _settled(gateway: Gateway, requests: int) -> str | None:
     """Whether every turn was counted once and none is left, which may be a moment later."""
     until = asyncio.get_running_loop().time() + _SETTLE_S
     while True:
-        counted = _counted_turns(gateway.metrics.render("")[1].decode())
+        counted = round(gateway.metrics.total("chatgw_turns_total"))
         if counted == requests and not gateway.turns.count:
             return None
         if asyncio.get_running_loop().time() > until:
             return f"{counted} turns counted for {requests} requests, {gateway.turns.count} left"
         await asyncio.sleep(0.02)
-
-
-def _counted_turns(exposition: str) -> int:
-    lines = (line for line in exposition.splitlines() if line.startswith("chatgw_turns_total{"))
-    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
 
 def _wire(dialect: str) -> Wire:

@@ -19,7 +19,7 @@ from gateway.serving.connections import Connections, ServingConfig
 from gateway.serving.protocols import install
 
 _BACKLOG: Final = 2048
-_GRACEFUL_S: Final = 3.0
+_GRACEFUL_S: Final = 2.0
 _GOODBYE_S: Final = 1.0  # for the answer to a close_notify, which many clients never give
 
 _log: Final = logging.getLogger("gateway.serving")
@@ -80,7 +80,31 @@ async def serve(
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serves until `stop` is set, then closes every connection.
+    """Serves until `stop` is set, then closes every connection; otherwise as `serving`."""
+    async with serving(
+        app,
+        sockets,
+        idle_s=idle_s,
+        unread_s=unread_s,
+        connections=connections,
+        secure=secure,
+        tls=tls,
+    ):
+        await stop.wait()
+
+
+@asynccontextmanager
+async def serving(
+    app: Any,  # as above
+    sockets: Sequence[socket.socket],
+    *,
+    idle_s: float,
+    unread_s: float = 60.0,
+    connections: Connections | None = None,
+    secure: Sequence[socket.socket] = (),
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator["Server"]:
+    """Serves in the block; at its end every connection is closed.
 
     HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
     `connections` tells what is open of a drain; a client that takes nothing for `unread_s` is
@@ -89,20 +113,20 @@ async def serve(
     install()
     connections = Connections() if connections is None else connections
     config = _config(connections, idle_s, unread_s)
-    server = _Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
+    server = Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
         try:
             for sock in sockets:
                 await server.listen(sock)
             for sock in secure:
                 await server.listen(sock, tls)
-            await stop.wait()
+            yield server
         finally:
             connections.stop()
             await server.close()
 
 
-class _Server:
+class Server:
     """Hypercorn's connections on sockets of ours, each in a task of its own.
 
     Its own `worker_serve` waits without an end for clients that do not close, on TLS and, from
@@ -170,10 +194,19 @@ class _Server:
             _log.debug("a connection ended with %r", error)
             connection.writer.transport.abort()
 
-    async def close(self) -> None:
-        """Stops accepting, and gives connections a moment to end."""
+    def stop_accepting(self) -> None:
+        """Leaves the sockets to others; connections go on."""
         for server in self._servers:
             server.close()
+
+    async def emptied(self) -> None:
+        """Waits until the last connection has ended."""
+        while self._connections:
+            await asyncio.wait(self._connections)
+
+    async def close(self) -> None:
+        """Stops accepting, and gives connections a moment to end."""
+        self.stop_accepting()
         await self._context.terminated.set()
         if self._connections:
             await asyncio.wait(self._connections, timeout=_GRACEFUL_S)

@@ -3,7 +3,14 @@
 Read by the wiring, the serving layer and the command line only.
 """
 
-from gateway.settings.load import LoadResult, has_credentials, load_settings, masked
+from gateway.settings.load import (
+    LoadResult,
+    has_credentials,
+    load_settings,
+    masked,
+    used_upstreams,
+    uses_embedded,
+)
 from gateway.settings.model import (
     AdminSettings,
     AgentSettings,
@@ -53,4 +60,6 @@ __all__ = [
     "has_credentials",
     "load_settings",
     "masked",
+    "used_upstreams",
+    "uses_embedded",
 ]

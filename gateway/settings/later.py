@@ -14,7 +14,6 @@ _NONE: Final[tuple[object, ...]] = (None, (), {})
 
 # A path, with * for any name or list index, and the values that ask for nothing.
 _LATER: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
-    ("server.workers", (1,)),
     ("server.playground", (False,)),
     ("upstreams.*.targets", _NONE),
     ("agents.*.tools", _NONE),

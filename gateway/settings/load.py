@@ -89,6 +89,16 @@ def has_credentials(settings: Settings) -> bool:
     )
 
 
+def used_upstreams(settings: Settings) -> set[str]:
+    """The names of the upstreams that some agent asks."""
+    return {name for agent in settings.agents.values() for name in agent.upstreams}
+
+
+def uses_embedded(settings: Settings) -> bool:
+    """Whether any agent asks the embedded model."""
+    return any(settings.upstreams[n].protocol == "embedded" for n in used_upstreams(settings))
+
+
 def _file_layer(path: FilePath | None) -> Layer:
     if path is None:
         return Layer()

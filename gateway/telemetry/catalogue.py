@@ -5,8 +5,11 @@ generative AI, metrics (status: development), in their Prometheus spelling: dots
 underscores, the unit is a suffix, `{token}` is none. `gen_ai_client_*` is the gateway's call to a
 model, one sample per round; `gen_ai_server_*` is what the gateway's own caller saw, one per turn.
 
-Every label has a closed set of values: words of this program, or names out of the configuration.
-`process_*`, `python_gc_*` and `python_info` come from prometheus_client itself.
+Every label has a closed set of values: words of this program, names out of the configuration, or
+the number of a worker's place (0, 1, …), which its successor takes over. All workers' values are
+one page: counters and histograms are summed over every worker that ever ran, gauges over those
+that run, unless `merge` says otherwise. `process_*` are those of prometheus_client, as sums over
+the supervisor, its workers and the embedded model (limits and start: the supervisor's own).
 """
 
 from dataclasses import dataclass
@@ -34,13 +37,22 @@ OVERFLOW_LABELS: Final = ("dialect", "kind", "outcome", "upstream", "provider", 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family; `buckets` are upper bounds in the unit of its name, without +Inf."""
+    """One metric family; `buckets` are upper bounds in the unit of its name, without +Inf.
+
+    `merge` is how the gauges of several workers become one.
+    """
 
     name: str
     type: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
+    merge: Literal["sum", "max"] = "sum"
+
+    @property
+    def cells(self) -> int:
+        """How many numbers one child is: of a histogram the buckets, +Inf and the sum."""
+        return len(self.buckets) + 2 if self.type == "histogram" else 1
 
 
 _DURATION: Final = tuple(round(0.01 * 2**power, 2) for power in range(14))
@@ -77,6 +89,12 @@ UNCHECKED: Final = Family(
     "counter",
     (),
     "Requests that were let through because their limits could not be read.",
+)
+ADMITTED: Final = Family(
+    "chatgw_turns_admitted_total",
+    "counter",
+    ("dialect", "http_version"),
+    "Admitted chat requests, each counted as it begins.",
 )
 IN_FLIGHT: Final = Family(
     "chatgw_turns_in_flight",
@@ -121,6 +139,7 @@ BUILD_INFO: Final = Family(
     "gauge",
     ("version", "python", "hypercorn"),
     "Always 1; the labels say what is running.",
+    merge="max",
 )
 LABEL_OVERFLOW: Final = Family(
     "chatgw_label_overflow_total",
@@ -133,6 +152,60 @@ LOG_LINES_DROPPED: Final = Family(
     "counter",
     (),
     "Log lines that were dropped because nobody read standard output.",
+)
+WORKERS: Final = Family(
+    "chatgw_workers",
+    "gauge",
+    ("state",),
+    "Worker processes: starting, listening, or leaving (they finish their turns).",
+)
+WORKERS_CONFIGURED: Final = Family(
+    "chatgw_workers_configured",
+    "gauge",
+    (),
+    "Worker processes that there should be.",
+)
+WORKER_RESTARTS: Final = Family(
+    "chatgw_worker_restarts_total",
+    "counter",
+    ("reason",),
+    "Workers that were lost and replaced: exit, signal, wedged (no sign of life), start.",
+)
+WORKER_LAG: Final = Family(
+    "chatgw_worker_lag_seconds",
+    "gauge",
+    ("worker",),
+    "The longest that a worker's event loop was held up in the last 15 to 30 seconds.",
+)
+WORKER_MEMORY: Final = Family(
+    "chatgw_worker_resident_memory_bytes",
+    "gauge",
+    ("worker",),
+    "Resident memory of the worker in this place.",
+)
+CONFIG_RELOADS: Final = Family(
+    "chatgw_config_reloads_total",
+    "counter",
+    ("result",),
+    "Changed configurations: good, invalid (not used), failed (a worker did not start on it).",
+)
+CONFIG_GOOD: Final = Family(
+    "chatgw_config_last_reload_successful",
+    "gauge",
+    (),
+    "1 if the configuration that was read last is in force.",
+)
+CONFIG_TIME: Final = Family(
+    "chatgw_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    (),
+    "When the configuration in force was read, since the epoch.",
+)
+UNREADABLE: Final = Family(
+    "chatgw_scoreboards_unreadable_total",
+    "counter",
+    (),
+    "Times that a worker's numbers could not be read and were left out.",
 )
 CLIENT_TOKENS: Final = Family(
     "gen_ai_client_token_usage",
@@ -182,6 +255,7 @@ CATALOGUE: Final = (
     REFUSED,
     LIMITED,
     UNCHECKED,
+    ADMITTED,
     IN_FLIGHT,
     TURN_DURATION,
     FIRST_TOKEN,
@@ -191,6 +265,15 @@ CATALOGUE: Final = (
     BUILD_INFO,
     LABEL_OVERFLOW,
     LOG_LINES_DROPPED,
+    WORKERS,
+    WORKERS_CONFIGURED,
+    WORKER_RESTARTS,
+    WORKER_LAG,
+    WORKER_MEMORY,
+    CONFIG_RELOADS,
+    CONFIG_GOOD,
+    CONFIG_TIME,
+    UNREADABLE,
     CLIENT_TOKENS,
     CLIENT_DURATION,
     CLIENT_FIRST_CHUNK,
@@ -198,3 +281,5 @@ CATALOGUE: Final = (
     SERVER_FIRST_TOKEN,
     SERVER_TOKEN_GAP,
 )
+
+BY_NAME: Final = {family.name: family for family in CATALOGUE}

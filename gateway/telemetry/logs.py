@@ -70,8 +70,12 @@ class RequestLine:
     bytes: int = 0
 
 
-def configure(level: str = "info", stream: TextIO | None = None) -> None:
+def configure(
+    level: str = "info", stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
     """Sends all logging of this process to `stream` (standard output) as JSON lines.
+
+    The number of a `worker` is in every line of its process.
 
     `level` is debug, info, warning or error, and holds for the gateway's own lines. Of other
     libraries only warnings and errors are logged: below that some print header fields, and
@@ -82,6 +86,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     shutdown()
     _output.writer = writer = _Writer(stream or sys.stdout)
     _output.refusals = _Refusals()
+    _output.everywhere = {} if worker is None else {"worker": worker}
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[structlog.processors.add_log_level, _explain, _finish],
@@ -260,6 +265,7 @@ class _Handler(logging.Handler):
             "logger": record.name,
             # asyncio puts the repr of tasks, and so the values in them, on further lines.
             "detail": detail.partition("\n")[0],
+            **_output.everywhere,
         }
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = exception_fields(record.exc_info[1])
@@ -273,6 +279,7 @@ class _Output:
     def __init__(self) -> None:
         self.writer: _Writer | None = None
         self.requests: structlog.typing.FilteringBoundLogger | None = None
+        self.everywhere: dict[str, object] = {}
         self.refusals = _Refusals()
 
 
@@ -290,7 +297,7 @@ def _explain(_: object, __: str, fields: Fields) -> Fields:
 
 def _finish(_: object, __: str, fields: Fields) -> bytes:
     """structlog processor, the last: the fields, redacted, as a line."""
-    return encode_line(fields)
+    return encode_line({**fields, **_output.everywhere})
 
 
 def _uncaught(

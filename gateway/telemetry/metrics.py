@@ -1,37 +1,16 @@
-"""The Prometheus metrics of one process, in a registry of their own.
+"""What one worker counts, on a scoreboard that outlives it.
 
 `catalogue.py` says which families there are. Every child whose labels are known at start is made
 at start, so a scrape shows 0 before the first event and `rate()` sees it. A value out of no closed
 set becomes `other`: the number of series is fixed by the configuration, whatever clients send.
-
-Text formats: Prometheus 0.0.4 and OpenMetrics 1.0, whichever `Accept` asks for. A page is rendered
-in a thread of its own, one at a time, and served again for a second.
 """
 
-import asyncio
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
-from itertools import product
 from time import monotonic
-from typing import Final, NamedTuple, TypeVar
-
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.registry import Collector
+from typing import Final, NamedTuple
 
 from gateway import __version__
 from gateway.access.claims import LIMIT_NAMES, LimitName
@@ -43,12 +22,10 @@ from gateway.telemetry.catalogue import (
     HTTP_VERSIONS,
     OPERATION,
     OTHER,
-    Family,
 )
+from gateway.telemetry.instruments import Counter, Gauge, Histogram
+from gateway.telemetry.scoreboard import Scoreboard
 from gateway.turn.tally import OUTCOMES, Outcome, RoundTally, TurnTally
-
-_FRESH_S: Final = 1.0
-_PAGES: Final = 4
 
 # `error.type` of OpenTelemetry, from the kind of error. Where a kind is missing it is `_OTHER`.
 _ERROR_TYPE: Final[dict[ErrorKind | Outcome | None, str]] = {
@@ -65,8 +42,6 @@ _ERROR_TYPE: Final[dict[ErrorKind | Outcome | None, str]] = {
     "truncated": "malformed_stream",
 }
 
-M = TypeVar("M", bound=MetricWrapperBase)
-
 
 class ModelLabels(NamedTuple):
     """A configured upstream, as the metrics name it."""
@@ -74,14 +49,6 @@ class ModelLabels(NamedTuple):
     upstream: str
     provider: str
     model: str
-
-
-class Page(NamedTuple):
-    """A rendered scrape."""
-
-    content_type: str
-    body: bytes
-    rendered_at: float
 
 
 def running_versions() -> dict[str, str]:
@@ -94,11 +61,12 @@ def running_versions() -> dict[str, str]:
 
 
 class Metrics:
-    """What is counted, and how a scrape reads it.
+    """What is counted.
 
-    `dialects` and `models` are the closed sets of the configuration; `dropped_lines` gives the
-    number of log lines that were lost so far. All methods are cheap and never raise for a value;
-    they may be called from any thread.
+    `dialects` and `models` are the closed sets of the configuration; `board` is where the numbers
+    go, this process's own memory unless one is given; `dropped_lines` gives the number of log
+    lines that were lost so far. All methods are cheap and never raise for a value; they may be
+    called from any thread.
     """
 
     def __init__(
@@ -106,52 +74,39 @@ class Metrics:
         dialects: Sequence[str],
         models: Iterable[ModelLabels],
         *,
+        board: Scoreboard | None = None,
         dropped_lines: Callable[[], int] = logs.dropped_lines,
     ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
-        self.registry = CollectorRegistry(auto_describe=False)
+        self.board: Final = board or Scoreboard()
+        self._dropped_lines = dropped_lines
         self._make_families()
         self._make_closed_sets(dialects, tuple(models))
-        self.registry.register(_Dropped(dropped_lines))
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-        self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
-        self._rendering = asyncio.Lock()
-        self._pages: dict[str, Page] = {}
 
     def _make_families(self) -> None:
-        counter, gauge = partial(self._make, Counter), partial(self._make, Gauge)
+        counter, gauge = partial(Counter, board=self.board), partial(Gauge, board=self.board)
+        histogram = partial(Histogram, board=self.board)
         self._turns = counter(catalogue.TURNS)
         self._refused = counter(catalogue.REFUSED)
         self._limited = counter(catalogue.LIMITED)
         self._unchecked = counter(catalogue.UNCHECKED)
-        self._in_flight = gauge(catalogue.IN_FLIGHT)
+        self._admitted = counter(catalogue.ADMITTED)
         self._tokens = counter(catalogue.TOKENS)
         self._without_usage = counter(catalogue.WITHOUT_USAGE)
-        self._draining = gauge(catalogue.DRAINING)
         self._build_info = gauge(catalogue.BUILD_INFO)
         self._overflow = counter(catalogue.LABEL_OVERFLOW)
-        self._turn_duration = self._histogram(catalogue.TURN_DURATION)
-        self._first_token = self._histogram(catalogue.FIRST_TOKEN)
-        self._client_tokens = self._histogram(catalogue.CLIENT_TOKENS)
-        self._client_duration = self._histogram(catalogue.CLIENT_DURATION)
-        self._client_first_chunk = self._histogram(catalogue.CLIENT_FIRST_CHUNK)
-        self._server_duration = self._histogram(catalogue.SERVER_DURATION)
-        self._server_first_token = self._histogram(catalogue.SERVER_FIRST_TOKEN)
-        self._server_token_gap = self._histogram(catalogue.SERVER_TOKEN_GAP)
-
-    def _make(self, kind: type[M], family: Family) -> M:
-        return kind(family.name, family.help, family.labels, registry=self.registry)
-
-    def _histogram(self, family: Family) -> Histogram:
-        return Histogram(
-            family.name, family.help, family.labels, registry=self.registry, buckets=family.buckets
-        )
+        self._lines_dropped = counter(catalogue.LOG_LINES_DROPPED)
+        self._turn_duration = histogram(catalogue.TURN_DURATION)
+        self._first_token = histogram(catalogue.FIRST_TOKEN)
+        self._client_tokens = histogram(catalogue.CLIENT_TOKENS)
+        self._client_duration = histogram(catalogue.CLIENT_DURATION)
+        self._client_first_chunk = histogram(catalogue.CLIENT_FIRST_CHUNK)
+        self._server_duration = histogram(catalogue.SERVER_DURATION)
+        self._server_first_token = histogram(catalogue.SERVER_FIRST_TOKEN)
+        self._server_token_gap = histogram(catalogue.SERVER_TOKEN_GAP)
 
     def _make_closed_sets(self, dialects: Sequence[str], models: tuple[ModelLabels, ...]) -> None:
         """Makes every child that the configuration allows."""
-        _create(self._overflow, (catalogue.OVERFLOW_LABELS,))
+        self._overflow.create(catalogue.OVERFLOW_LABELS)
         self._dialect = _ClosedSet("dialect", dialects, self._overflow)
         self._kind = _ClosedSet("kind", ERROR_KINDS, self._overflow)
         self._outcome = _ClosedSet("outcome", OUTCOMES, self._overflow)
@@ -159,23 +114,24 @@ class Metrics:
         self._provider = _ClosedSet("provider", (m.provider for m in models), self._overflow)
         self._model = _ClosedSet("model", (m.model for m in models), self._overflow)
 
-        _create(self._turns, (dialects, OUTCOMES, HTTP_VERSIONS))
-        _create(self._refused, ((*dialects, OTHER), ERROR_KINDS))
-        _create(self._limited, (LIMIT_NAMES,))
-        for metric in (self._in_flight, self._turn_duration, self._first_token):
-            _create(metric, (dialects,))
-        _create(self._tokens, (dialects, DIRECTIONS))
-        _create(self._without_usage, ([m.upstream for m in models],))
-        self._build_info.labels(**running_versions()).set(1)
+        self._turns.create(dialects, OUTCOMES, HTTP_VERSIONS)
+        self._refused.create((*dialects, OTHER), ERROR_KINDS)
+        self._limited.create(LIMIT_NAMES)
+        self._admitted.create(dialects, HTTP_VERSIONS)
+        for histogram in (self._turn_duration, self._first_token):
+            histogram.create(dialects)
+        self._tokens.create(dialects, DIRECTIONS)
+        self._without_usage.create([m.upstream for m in models])
+        self._build_info.labels(*running_versions().values()).set(1)
 
         for provider, model in sorted({(m.provider, m.model) for m in models}):
             names = ((OPERATION,), (provider,), (model,))
-            _create(self._client_tokens, (*names, DIRECTIONS))
-            _create(self._client_duration, (*names, ERROR_TYPES))
-            _create(self._client_first_chunk, names)
-            _create(self._server_duration, (*names, ERROR_TYPES))
-            _create(self._server_first_token, names)
-            _create(self._server_token_gap, names)
+            self._client_tokens.create(*names, DIRECTIONS)
+            self._client_duration.create(*names, ERROR_TYPES)
+            self._client_first_chunk.create(*names)
+            self._server_duration.create(*names, ERROR_TYPES)
+            self._server_first_token.create(*names)
+            self._server_token_gap.create(*names)
 
     def refused(self, dialect: str, kind: str) -> None:
         """A request was refused before a turn began; `other` is for a path of no dialect."""
@@ -191,16 +147,13 @@ class Metrics:
         """A request was let through because its limits could not be read."""
         self._unchecked.inc()
 
-    def turn_began(self, dialect: str) -> None:
+    def turn_began(self, dialect: str, http_version: str) -> None:
         """A chat request was admitted; `turn_ended` must follow, whatever happens."""
-        self._in_flight.labels(self._dialect.known(dialect)).inc()
+        self._admitted.labels(self._dialect.known(dialect), _version(http_version)).inc()
 
     def turn_ended(self, tally: TurnTally) -> None:
         """An admitted chat request is over; once per `turn_began`, with everything about it."""
         dialect = self._dialect.known(tally.dialect)
-        http_version = tally.http_version if tally.http_version in HTTP_VERSIONS else OTHER
-        self._in_flight.labels(dialect).dec()
-        self._turns.labels(dialect, self._outcome.known(tally.outcome), http_version).inc()
         if tally.first_delivered is not None:
             self._first_token.labels(dialect).observe(tally.first_delivered - tally.began)
         for entry in tally.rounds:
@@ -210,10 +163,23 @@ class Metrics:
         if tally.ended is not None:
             self._turn_duration.labels(dialect).observe(tally.ended - tally.began)
             self._answered(tally, tally.ended)
+        # Last: a turn that a kill leaves without this one cell is lost, and any other has ended.
+        outcome = self._outcome.known(tally.outcome)
+        self._turns.labels(dialect, outcome, _version(tally.http_version)).inc()
 
-    def draining(self, *, on: bool) -> None:
-        """Whether the gateway is stopping."""
-        self._draining.set(on)
+    def beat(self) -> None:
+        """A sign of life; to be called several times a second by the event loop's thread."""
+        self._lines_dropped.labels().set(self._dropped_lines())
+        self.board.beat = monotonic()
+
+    def total(self, name: str, *labels: str) -> float:
+        """The sum of what this worker has counted of a family, of all children that have every one
+        of these label values."""
+        return sum(
+            self.board.cells[first]
+            for first, (family, values) in self.board.series()
+            if family == name and set(labels) <= set(values)
+        )
 
     def _round_ended(self, dialect: str, entry: RoundTally) -> None:
         names = self._names(entry)
@@ -246,38 +212,6 @@ class Metrics:
     def _names(self, entry: RoundTally) -> tuple[str, str, str]:
         return OPERATION, self._provider.known(entry.provider), self._model.known(entry.model)
 
-    def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text of all metrics now, in the format that `accept` prefers."""
-        page = self._render(accept)
-        return page.content_type, page.body
-
-    async def scrape(self, accept: str) -> tuple[str, bytes]:
-        """As `render`, off the event loop and at most a second old."""
-        content_type = _encoder(accept)[1]
-        async with self._rendering:
-            page = self._pages.get(content_type)
-            if page is None or monotonic() - page.rendered_at > _FRESH_S:
-                loop = asyncio.get_running_loop()
-                page = await loop.run_in_executor(self._renderer, self._render, accept)
-                self._keep(page)
-        return page.content_type, page.body
-
-    def close(self) -> None:
-        """Lets go of the rendering thread."""
-        self._renderer.shutdown(wait=False)
-
-    def _render(self, accept: str) -> Page:
-        encode, content_type = _encoder(accept)
-        began = monotonic()
-        return Page(content_type, encode(self.registry), began)
-
-    def _keep(self, page: Page) -> None:
-        self._pages.pop(page.content_type, None)
-        self._pages[page.content_type] = page
-        # The format's version in a content type is the client's word.
-        while len(self._pages) > _PAGES:
-            del self._pages[next(iter(self._pages))]
-
 
 class _ClosedSet:
     """The values that one label may have."""
@@ -294,30 +228,11 @@ class _ClosedSet:
         return OTHER
 
 
-class _Dropped(Collector):
-    """The count of lost log lines, read when scraped: the log knows no metrics."""
-
-    def __init__(self, dropped_lines: Callable[[], int]) -> None:
-        self._dropped_lines = dropped_lines
-
-    def collect(self) -> Iterator[Metric]:
-        family = catalogue.LOG_LINES_DROPPED
-        yield CounterMetricFamily(family.name, family.help, value=self._dropped_lines())
+def _version(http_version: str) -> str:
+    return http_version if http_version in HTTP_VERSIONS else OTHER
 
 
 def _upstreams_without_usage(tally: TurnTally) -> set[str]:
     # A call that never answered billed nothing that anybody could miss.
     answered = (entry for entry in tally.rounds if entry.first_event is not None)
     return {entry.upstream for entry in answered if entry.usage is None}
-
-
-def _create(metric: MetricWrapperBase, values: Iterable[Iterable[str]]) -> None:
-    for combination in product(*values):
-        metric.labels(*combination)
-
-
-def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):  # a version in `Accept` that is no number
-        return choose_encoder("")

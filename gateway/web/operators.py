@@ -10,33 +10,45 @@ answer may be stored. Probes know nothing of upstreams: an outage of a model is 
 a gateway out of service.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import apsw
 
 from gateway.messages import Reply
 from gateway.replies import json_reply
-from gateway.telemetry.metrics import Metrics, running_versions
+from gateway.telemetry.metrics import running_versions
 
 _METHODS: Final = ("GET", "HEAD")
 _PLAIN: Final = "text/plain; charset=utf-8"
 _RETRY_S: Final = "1"
 
 
+class Scrapes(Protocol):
+    """Where the metrics come from."""
+
+    async def scrape(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text of all metrics, in the format that `accept` prefers."""
+        ...
+
+
 class Operators:
     """Answers the operators' paths; one for each listener that has them.
 
-    `readiness` gives the checks by name and whether each holds. Without `metrics` there is no
-    `/metrics`: the public listener must not have one.
+    `readiness` gives the checks by name and whether each holds, `details` further lines for
+    `?verbose`. Without `metrics` there is no `/metrics`: the public listener must not have one.
     """
 
     def __init__(
-        self, metrics: Metrics | None, readiness: Callable[[], Mapping[str, bool]]
+        self,
+        metrics: Scrapes | None,
+        readiness: Callable[[], Mapping[str, bool]],
+        details: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._metrics = metrics
         self._readiness = readiness
+        self._details = details
         self._versions = running_versions() | {"sqlite": apsw.sqlite_lib_version()}
         self.paths: Final = frozenset(
             {"/livez", "/healthz", "/readyz", "/version"} | ({"/metrics"} if metrics else set())
@@ -66,7 +78,7 @@ class Operators:
         text = "ok\n" if ready else "not ready\n"
         if verbose:
             rows = (f"[+]{n} ok\n" if ok else f"[-]{n} failed\n" for n, ok in checks.items())
-            text = "".join(rows) + text
+            text = "".join((*rows, *(f"    {line}\n" for line in self._details()), text))
         return _plain(200, text) if ready else _plain(503, text, ("retry-after", _RETRY_S))
 
 

@@ -10,7 +10,6 @@ from time import time
 from typing import Final
 
 import aiohttp
-import structlog
 
 from gateway.access.claims import Ledger
 from gateway.access.limits import Limits
@@ -22,13 +21,14 @@ from gateway.ports import (
     Model,
     Upstream,
 )
-from gateway.settings import Settings, UpstreamSettings
+from gateway.settings import Settings, UpstreamSettings, used_upstreams
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
 from gateway.stores.sqlite_ledger import SqliteLedger
 from gateway.telemetry.logs import RequestLine, request_line
 from gateway.telemetry.metrics import Metrics, ModelLabels
+from gateway.telemetry.scoreboard import Scoreboard
 from gateway.transport.asgi import Message, Receive, Send
 from gateway.transport.client import HttpModel, open_session
 from gateway.turn.engine import Agent
@@ -38,16 +38,12 @@ from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
 from gateway.upstreams.anthropic import Anthropic
-from gateway.upstreams.embedded import EmbeddedModel, StartError
 from gateway.upstreams.openai import OpenAI
-from gateway.web.admin import AdminApp
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints
-
-_log: Final = structlog.get_logger("gateway.wiring")
 
 # What the embedded model's server was started with: per slot, and per reply.
 EMBEDDED_CONTEXT_TOKENS: Final = 2048
@@ -55,7 +51,7 @@ EMBEDDED_OUTPUT_TOKENS: Final = 256
 EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
 
 Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
-__all__ = ["Built", "StartError", "build"]
+__all__ = ["Built", "build"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,6 @@ class Built:
     """A gateway that is ready to be served."""
 
     app: App
-    admin: AdminApp
     store: ConversationStore
     tokens: SessionTokens
     turns: RunningTurns
@@ -71,21 +66,24 @@ class Built:
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, progress: Callable[[str], None]) -> AsyncIterator[Built]:
+async def build(
+    settings: Settings, *, embedded_url: str = "", board: Scoreboard | None = None
+) -> AsyncIterator[Built]:
     """Starts what the settings name and takes it down again at the end of the block.
 
-    Raises `StartError` (embedded model) and `StoreUnavailable`.
+    `embedded_url` is where the embedded model answers, if the settings use it; `board` is where
+    the metrics go. Raises `StoreUnavailable`.
     """
     async with AsyncExitStack() as stack:
         store = _store(settings)
         await store.open()
         stack.push_async_callback(store.close)
-        models = await _models(settings, stack, progress)
+        models = _models(settings, stack, embedded_url)
         metrics = Metrics(
             [dialect.name for dialect in DIALECTS],
             [ModelLabels(model.name, model.provider, model.model) for model in models.values()],
+            board=board,
         )
-        stack.callback(metrics.close)
         tokens = access.session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
         limits = access.limits(settings, _ledger(store), metrics, _new_id)
@@ -99,7 +97,6 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
             return {"configuration": True, "store": True, "accepting": not turns.stopping}
 
         probes = Operators(None, readiness)
-        full = Operators(metrics, readiness)
         app = App(
             services,
             DIALECTS,
@@ -109,7 +106,7 @@ async def build(settings: Settings, *, progress: Callable[[str], None]) -> Async
             _Recorder(metrics),
             _new_id,
         )
-        yield Built(app, AdminApp(full, _new_id), store, tokens, turns, metrics)
+        yield Built(app, store, tokens, turns, metrics)
 
 
 class _Recorder:
@@ -162,30 +159,15 @@ def _ledger(store: ConversationStore) -> Ledger:
     return MemoryLedger()
 
 
-async def _models(
-    settings: Settings, stack: AsyncExitStack, progress: Callable[[str], None]
-) -> dict[str, Model]:
-    """The models that some agent uses; the embedded one is started first."""
-    used = {name for agent in settings.agents.values() for name in agent.upstreams}
+def _models(settings: Settings, stack: AsyncExitStack, embedded_url: str) -> dict[str, Model]:
+    """The models that some agent uses."""
+    used = used_upstreams(settings)
     limit = sum(settings.upstreams[name].max_in_flight for name in used)
     session = open_session(limit=limit)
     stack.push_async_callback(session.close)
-    embedded_url = ""
-    if any(settings.upstreams[name].protocol == "embedded" for name in used):
-        embedded = EmbeddedModel()
-        stack.push_async_callback(embedded.stop)
-        embedded_url = await embedded.start(progress)
-        watcher = asyncio.create_task(_report_death(embedded))
-        stack.callback(watcher.cancel)
     return {
         name: _model(name, settings.upstreams[name], session, embedded_url) for name in sorted(used)
     }
-
-
-async def _report_death(embedded: EmbeddedModel) -> None:
-    await embedded.died.wait()
-    # Turns on it are refused from now on; nobody finds out why from those alone.
-    _log.error("embedded_model_died", next="restart the gateway")
 
 
 def _model(

@@ -23,7 +23,7 @@ ANTHROPIC = RECORDINGS["anthropic/everything"]
 
 
 def sound(values: Mapping[str, object]) -> AbstractAsyncContextManager[Built]:
-    return build(load_settings(None, {}, values).settings, progress=lambda _: None)
+    return build(load_settings(None, {}, values).settings)
 
 
 async def played(part: SocketPart, make: GatewayMaker = sound, cuts: int = 12) -> Tally:

@@ -7,6 +7,7 @@ has a clock; at the end its exit status is known and no child of it may be left.
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -165,6 +166,12 @@ class GatewayProcess:
         finally:
             await connection.close()
 
+    async def workers(self) -> dict[int, int]:
+        """The process of each worker that listens, by its place."""
+        answer = await self.ask(self.admin, "/readyz?verbose")
+        found = re.findall(r"worker (\d+): listening, process (\d+)", answer.text)
+        return {int(slot): int(process) for slot, process in found}
+
     async def metrics(self) -> Samples:
         """One scrape: (sample name, labels) -> value."""
         answer = await self.ask(self.admin, "/metrics")
@@ -197,11 +204,14 @@ class GatewayProcess:
             assert time.monotonic() < end, f"{name}{labels} is {seen}, not {value}"
             await asyncio.sleep(0.05)
 
-    async def logged(self, event: str) -> None:
-        """Waits for a log line of that event."""
+    async def logged(self, event: str, times: int = 1) -> list[dict[str, object]]:
+        """Waits until there are so many log lines of that event; all of them."""
         end = time.monotonic() + 10
-        while not any(entry.get("event") == event for entry in self.records):
-            assert time.monotonic() < end, f"{event} was not logged"
+        while True:
+            found = [entry for entry in self.records if entry.get("event") == event]
+            if len(found) >= times:
+                return found
+            assert time.monotonic() < end, f"{event} was logged {len(found)} times: {self.records}"
             await asyncio.sleep(0.01)
 
     async def record_of(self, request_id: str) -> dict[str, object]:

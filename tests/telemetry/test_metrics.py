@@ -1,13 +1,9 @@
-import asyncio
 import random
 import threading
-from collections.abc import Iterator
+import time
 
 import pytest
-from prometheus_client.core import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.errors import ERROR_KINDS, ErrorKind
 from gateway.events import FinishReason
@@ -15,6 +11,8 @@ from gateway.messages import Usage
 from gateway.telemetry import catalogue
 from gateway.telemetry.catalogue import CATALOGUE, ERROR_TYPES, HTTP_VERSIONS
 from gateway.telemetry.metrics import Metrics, ModelLabels
+from gateway.telemetry.pages import Pages
+from gateway.telemetry.totals import Totals
 from gateway.turn.tally import OUTCOMES, Outcome, RoundTally, TurnTally
 
 DIALECTS = ("hyponema", "hyperleap", "widget", "helper")
@@ -27,29 +25,27 @@ BIG = {
     "gen_ai_provider_name": "openai",
     "gen_ai_request_model": "big-model",
 }
-OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
-# What Prometheus 2.42 sends.
-PROMETHEUS = (
-    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,"
-    "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-)
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    made = Metrics(DIALECTS, MODELS, dropped_lines=lambda: 7)
-    yield made
-    made.close()
+def metrics() -> Metrics:
+    return Metrics(DIALECTS, MODELS, dropped_lines=lambda: 7)
+
+
+def registry(metrics: Metrics) -> CollectorRegistry:
+    totals = Totals()
+    totals.add(metrics.board)
+    return Pages(totals).registry
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(name, labels)
+    return registry(metrics).get_sample_value(name, labels)
 
 
 def total(metrics: Metrics, name: str) -> float:
     return sum(
         sample.value
-        for family in metrics.registry.collect()
+        for family in registry(metrics).collect()
         for sample in family.samples
         if sample.name == name
     )
@@ -57,7 +53,7 @@ def total(metrics: Metrics, name: str) -> float:
 
 def series(metrics: Metrics) -> set[str]:
     own = ("chatgw_", "gen_ai_")
-    lines = metrics.render("")[1].decode().splitlines()
+    lines = generate_latest(registry(metrics)).decode().splitlines()
     return {line.rpartition(" ")[0] for line in lines if line.startswith(own)}
 
 
@@ -95,26 +91,14 @@ def turn(
 
 
 def end(metrics: Metrics, tally: TurnTally) -> None:
-    metrics.turn_began(tally.dialect)
+    metrics.turn_began(tally.dialect, tally.http_version)
     metrics.turn_ended(tally)
-
-
-def test_every_family_of_the_catalogue_is_exported_with_its_type_help_and_labels(
-    metrics: Metrics,
-) -> None:
-    found = {family.name: family for family in parse_text(metrics.render("")[1].decode())}
-    for family in CATALOGUE:
-        shown = found[family.name.removesuffix("_total")]
-        assert (shown.type, shown.documentation) == (family.type, family.help)
-        assert shown.samples, family.name
-        for sample in shown.samples:
-            assert set(sample.labels) - {"le"} == set(family.labels)
 
 
 def test_histograms_have_the_buckets_of_the_catalogue(metrics: Metrics) -> None:
     for family in CATALOGUE:
         if family.type == "histogram":
-            shown = next(f for f in metrics.registry.collect() if f.name == family.name)
+            shown = next(f for f in registry(metrics).collect() if f.name == family.name)
             bounds = {float(s.labels["le"]) for s in shown.samples if s.name.endswith("_bucket")}
             assert bounds == {*family.buckets, float("inf")}
 
@@ -146,24 +130,33 @@ def test_every_child_of_a_closed_label_set_is_exported_as_zero_at_start(metrics:
     assert value(metrics, "chatgw_label_overflow_total", label="model") == 0
 
 
-def test_no_series_tells_when_it_was_created(metrics: Metrics) -> None:
-    assert "_created" not in metrics.render(OPENMETRICS)[1].decode()
-
-
-def test_the_process_and_the_build_are_exported(metrics: Metrics) -> None:
-    page = metrics.render("")[1].decode()
-    assert "\nprocess_resident_memory_bytes " in page
+def test_the_build_is_exported(metrics: Metrics) -> None:
+    page = generate_latest(registry(metrics)).decode()
     assert 'chatgw_build_info{hypercorn="0.18.0",python="3.' in page
+
+
+def test_a_sign_of_life_tells_the_lines_that_the_log_lost(metrics: Metrics) -> None:
+    assert metrics.board.beat == 0
+    metrics.beat()
+    assert metrics.board.beat == pytest.approx(time.monotonic(), abs=5)
     assert value(metrics, "chatgw_log_lines_dropped_total") == 7
 
 
 def test_a_turn_is_in_flight_from_its_admission_to_its_end(metrics: Metrics) -> None:
-    metrics.turn_began("widget")
+    metrics.turn_began("widget", "2")
     assert value(metrics, "chatgw_turns_in_flight", dialect="widget") == 1
     metrics.turn_ended(turn())
     assert value(metrics, "chatgw_turns_in_flight", dialect="widget") == 0
     labels = {"dialect": "widget", "outcome": "ok", "http_version": "2"}
     assert value(metrics, "chatgw_turns_total", **labels) == 1
+
+
+def test_a_total_is_of_every_child_that_has_the_labels(metrics: Metrics) -> None:
+    for outcome in ("ok", "internal"):
+        end(metrics, turn(outcome=outcome))
+    assert metrics.total("chatgw_turns_total") == 2
+    assert metrics.total("chatgw_turns_total", "widget", "ok") == 1
+    assert metrics.total("chatgw_turns_total", "helper") == 0
 
 
 def test_the_three_first_token_readings_differ_as_the_stream_does(metrics: Metrics) -> None:
@@ -294,14 +287,6 @@ def test_values_that_clients_could_make_up_never_make_a_series(metrics: Metrics)
     assert value(metrics, "chatgw_label_overflow_total", label="kind") == 2001
 
 
-def test_draining_is_a_gauge(metrics: Metrics) -> None:
-    assert value(metrics, "chatgw_draining") == 0
-    metrics.draining(on=True)
-    assert value(metrics, "chatgw_draining") == 1
-    metrics.draining(on=False)
-    assert value(metrics, "chatgw_draining") == 0
-
-
 def test_turns_that_end_in_many_threads_are_counted_exactly(metrics: Metrics) -> None:
     def run() -> None:
         for _ in range(500):
@@ -317,57 +302,5 @@ def test_turns_that_end_in_many_threads_are_counted_exactly(metrics: Metrics) ->
     assert total(metrics, "chatgw_turns_in_flight") == 0
 
 
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", "text/plain; version=0.0.4; charset=utf-8"),
-        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
-        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4; charset=utf-8"),
-        (PROMETHEUS, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
-    ],
-)
-def test_the_format_follows_accept(metrics: Metrics, accept: str, content_type: str) -> None:
-    found, body = metrics.render(accept)
-    assert found.startswith(content_type)
-    parser = parse_openmetrics if "openmetrics" in found else parse_text
-    names = {family.name for family in parser(body.decode())}
-    assert {"chatgw_turns", "gen_ai_client_token_usage", "process_cpu_seconds"} <= names
-
-
-async def test_a_scrape_is_rendered_off_the_loop_and_kept_for_a_moment(metrics: Metrics) -> None:
-    threads: set[str] = set()
-    metrics.registry.register(_Witness(threads))
-    pages = await asyncio.gather(*(metrics.scrape("") for _ in range(20)))
-    assert len(set(pages)) == 1
-    assert all(name.startswith("metrics") for name in threads)
-    end(metrics, turn())
-    assert await metrics.scrape("") == pages[0]
-    assert (await metrics.scrape(OPENMETRICS))[0] != pages[0][0]
-
-
-async def test_a_scrape_is_never_older_than_a_second(metrics: Metrics) -> None:
-    before = await metrics.scrape("")
-    end(metrics, turn())
-    await asyncio.sleep(1.1)
-    _, body = await metrics.scrape("")
-    assert body != before[1]
-    assert b'chatgw_turns_total{dialect="widget",http_version="2",outcome="ok"} 1.0\n' in body
-
-
-async def test_made_up_versions_in_accept_do_not_fill_the_memory(metrics: Metrics) -> None:
-    for number in range(20):
-        await metrics.scrape(f"application/openmetrics-text;version={number + 1}.0.0")
-    assert len(metrics._pages) <= 4
-
-
 def test_the_number_of_series_is_known_for_a_typical_configuration(metrics: Metrics) -> None:
     assert len(series(metrics)) < 1700
-
-
-class _Witness(Collector):
-    def __init__(self, threads: set[str]) -> None:
-        self._threads = threads
-
-    def collect(self) -> list[Metric]:
-        self._threads.add(threading.current_thread().name)
-        return []

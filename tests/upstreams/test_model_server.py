@@ -84,7 +84,7 @@ async def test_answers_are_limited_and_calls_one_after_another_all_succeed(base_
 
 def start() -> "subprocess.Popen[bytes]":
     server = subprocess.Popen(
-        [sys.executable, "-m", "gateway.upstreams.model_server"],
+        [sys.executable, "-m", "gateway.upstreams.model_server", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,7 +114,7 @@ def test_the_server_minds_sigterm_and_not_sigint() -> None:
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
         # Without site packages, and so without the engine.
-        [sys.executable, "-S", "-m", "gateway.upstreams.model_server"],
+        [sys.executable, "-S", "-m", "gateway.upstreams.model_server", "0"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd=ROOT,

@@ -5,12 +5,16 @@ import pytest
 
 from gateway.messages import Reply
 from gateway.telemetry.metrics import Metrics, ModelLabels
+from gateway.telemetry.pages import Pages
+from gateway.telemetry.totals import Totals
 from gateway.web.operators import Operators
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    made = Metrics(("widget",), (ModelLabels("main", "openai", "m"),))
+def metrics() -> Iterator[Pages]:
+    totals = Totals()
+    totals.add(Metrics(("widget",), (ModelLabels("main", "openai", "m"),)).board)
+    made = Pages(totals)
     yield made
     made.close()
 
@@ -21,7 +25,7 @@ def checks() -> dict[str, bool]:
 
 
 @pytest.fixture
-def admin(metrics: Metrics, checks: dict[str, bool]) -> Operators:
+def admin(metrics: Pages, checks: dict[str, bool]) -> Operators:
     return Operators(metrics, lambda: checks)
 
 
@@ -68,6 +72,13 @@ async def test_verbose_lists_the_checks(
     assert reply.body == b"[+]config ok\n[-]store failed\n[+]not_draining ok\nnot ready\n"
 
 
+async def test_verbose_tells_the_details_too() -> None:
+    operators = Operators(None, lambda: {"workers": True}, lambda: ["worker 0: listening"])
+    reply = await ask(operators, "/readyz", "verbose")
+    assert reply.body == b"[+]workers ok\n    worker 0: listening\nok\n"
+    assert (await ask(operators, "/readyz")).body == b"ok\n"
+
+
 async def test_version_names_what_runs(admin: Operators) -> None:
     reply = await ask(admin, "/version")
     assert header(reply, "content-type").startswith("application/json")
@@ -79,7 +90,7 @@ async def test_version_names_what_runs(admin: Operators) -> None:
 
 
 async def test_metrics_are_on_the_admin_listener_only(
-    metrics: Metrics, admin: Operators, checks: dict[str, bool]
+    metrics: Pages, admin: Operators, checks: dict[str, bool]
 ) -> None:
     reply = await ask(admin, "/metrics")
     assert header(reply, "content-type") == "text/plain; version=0.0.4; charset=utf-8"

@@ -1,0 +1,266 @@
+"""The workers of a gateway: so many places, and in each place one that serves.
+
+Whoever dies is replaced, the first time at once and then after growing waits; too many deaths in
+a short time mean that the gateway cannot run. A replacement listens before the worker before it is
+told to leave, so nobody finds the door closed.
+"""
+
+import asyncio
+import signal
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from gateway.serving.child import Child, Patience
+from gateway.serving.orders import MakeOrders
+from gateway.telemetry.supervision import Loss, SupervisorMetrics, WorkerFacts
+from gateway.telemetry.totals import Totals
+
+_log: Final = structlog.get_logger("gateway.serving")
+_TICK_S: Final = 0.25
+_CRASHES: Final = 5
+_CRASH_WINDOW_S: Final = 60.0
+_LONGEST_WAIT_S: Final = 30.0
+
+
+class WorkersError(Exception):
+    """Workers cannot serve; the message is one line for the operator."""
+
+
+class Workers:
+    """The workers; `keep` has to run beside everything else.
+
+    `failed` is set once they cannot go on; `clean` while every worker that was told to end did so;
+    `orders` are those in force.
+    """
+
+    def __init__(
+        self,
+        metrics: SupervisorMetrics,
+        totals: Totals,
+        patience: Patience | None = None,
+    ) -> None:
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.clean = True
+        self.orders: MakeOrders | None = None
+        self._descriptors: tuple[int, ...] = ()
+        self._metrics = metrics
+        self._totals = totals
+        self._patience = patience or Patience()
+        self._places: dict[int, Child] = {}
+        self._others: set[Child] = set()  # those that leave, and successors that start
+        self._due: dict[int, float] = {}
+        self._deaths: deque[float] = deque()
+        self._failed_starts = 0
+        self._moves: set[asyncio.Task[None]] = set()
+        self._drain_s = 0.0
+        self._stopping = False
+        self._looked = monotonic()
+        self._woken = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def facts(self) -> list[WorkerFacts]:
+        """Every worker process, by place."""
+        return sorted((child.facts for child in self._all()), key=lambda it: (it.slot, it.process))
+
+    @property
+    def serving(self) -> int:
+        """How many places have a worker that listens and is not held up."""
+        return sum(child.serves for child in list(self._places.values()))
+
+    def prepare(self, count: int, descriptors: tuple[int, ...]) -> None:
+        """Starts the processes, which wait for their orders. Raises `WorkersError`.
+
+        Every worker, now and later, inherits the descriptors.
+        """
+        self._descriptors = descriptors
+        for slot in range(count):
+            self._places[slot] = self._child(slot)
+
+    async def begin(self, orders: MakeOrders, drain_s: float) -> None:
+        """Gives the orders and returns when all listen. Raises `WorkersError`.
+
+        `drain_s` is what turns have when their worker has to leave.
+        """
+        for child in self._places.values():
+            child.give(orders(child.slot))
+        for why in await asyncio.gather(*(child.started for child in self._places.values())):
+            if why is not None:
+                raise WorkersError(why)
+        self.orders, self._drain_s = orders, drain_s
+
+    async def replace(self, orders: MakeOrders, drain_s: float, count: int) -> None:
+        """Puts a new worker into every place, one after the other, and has `count` places.
+
+        Raises `WorkersError` if a new one does not start; those not yet replaced stay.
+        """
+        for slot in range(count):
+            await self._succeed(slot, orders)
+            self.orders, self._drain_s = orders, drain_s
+        for slot in [slot for slot in {*self._places, *self._due} if slot >= count]:
+            self._let_go(slot)
+
+    async def stop(self, notice_s: float, drain_s: float) -> None:
+        """Tells all to end, and returns when they have."""
+        self._stopping = True
+        self._due.clear()
+        for child in self._all():
+            child.stop(notice_s, drain_s)
+        while self._all():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def hurry(self) -> None:
+        """Ends the running turns of workers that leave."""
+        for child in self._all():
+            child.hurry()
+
+    async def keep(self) -> None:
+        """Watches and replaces, until it is cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._woken.wait()
+            self._woken.clear()
+            self._look()
+
+    def _all(self) -> list[Child]:
+        return [*self._places.values(), *self._others]
+
+    def _child(self, slot: int) -> Child:
+        try:
+            child = Child(slot, self._descriptors, self._patience, self._woken.set)
+        except OSError as error:
+            raise WorkersError(f"cannot start a worker: {error.strerror}") from error
+        self._totals.add(child.board)
+        return child
+
+    def _look(self) -> None:
+        now = monotonic()
+        tick_s, self._looked = min(now - self._looked, 2 * _TICK_S), now
+        self._metrics.beat()
+        for child in self._all():
+            status = child.ended()
+            if status is None:
+                child.look(now, tick_s)
+            else:
+                self._take_away(child, status)
+        for slot, due in list(self._due.items()):
+            if due <= now:
+                del self._due[slot]
+                self._fill(slot)
+        if all(child.state == "listening" for child in self._places.values()):
+            self._failed_starts = 0
+        for child in self._places.values():
+            if child.wants_to_leave and not self._stopping:
+                child.wants_to_leave = False
+                move = asyncio.create_task(self._move(child.slot))
+                self._moves.add(move)
+                move.add_done_callback(self._moves.discard)
+
+    async def _move(self, slot: int) -> None:
+        """Grants a worker's wish to leave."""
+        try:
+            if self.orders is not None:
+                await self._succeed(slot, self.orders)
+        except WorkersError as error:
+            _log.error("worker_not_replaced", worker=slot, why=str(error))
+
+    async def _succeed(self, slot: int, orders: MakeOrders) -> None:
+        """Puts a new worker into the place once it listens. Raises `WorkersError`."""
+        child = self._child(slot)
+        self._others.add(child)
+        child.give(orders(slot))
+        why = await child.started
+        if why is not None or child not in self._others:
+            raise WorkersError(why or "a worker died as soon as it had started")
+        self._others.discard(child)
+        self._let_go(slot)
+        self._places[slot] = child
+
+    def _let_go(self, slot: int) -> None:
+        self._due.pop(slot, None)
+        child = self._places.pop(slot, None)
+        if child is not None:
+            self._others.add(child)
+            child.retire(self._drain_s)
+
+    def _fill(self, slot: int) -> None:
+        """Puts a worker into an empty place."""
+        if self.orders is None:
+            return
+        try:
+            child = self._places[slot] = self._child(slot)
+            child.give(self.orders(slot))
+        except WorkersError as error:
+            _log.error("worker_not_started", worker=slot, why=str(error))
+            self._try_later(slot)
+
+    def _take_away(self, child: Child, status: int) -> None:
+        """Settles the affairs of a worker that has ended, and plans for another if need be."""
+        how = "wedged" if child.wedged else _named(status)
+        turns = self._totals.end(child.board)
+        child.close(f"a worker ended while it started ({how}); see the log")
+        why = child.started.result()
+        told = child.state == "leaving"
+        in_place = self._places.get(child.slot) is child
+        self._others.discard(child)
+        if in_place:
+            del self._places[child.slot]
+        self._changed.set()
+        facts = {"worker": child.slot, "process": child.pid, "how": how, "turns_lost": turns}
+        if self.orders is None:
+            return  # the first start failed or was broken off, and whoever asked for it says so
+        if told:
+            # One that never listened had nothing to lose.
+            self.clean = self.clean and (status == 0 or why is not None)
+            (_log.info if status == 0 else _log.error)("worker_ended", **facts)
+            return
+        _log.error("worker_lost", **facts, why=why)
+        if in_place and not self._stopping:
+            self._mourn(child, _loss(child, status, why), how)
+
+    def _mourn(self, child: Child, loss: Loss, how: str) -> None:
+        """Decides when the place is filled again, or that there is no use in it."""
+        self._metrics.worker_lost(loss)
+        if loss == "start" and self.serving:
+            # Others serve; what keeps a new one from starting may pass.
+            self._try_later(child.slot)
+            return
+        now = monotonic()
+        self._deaths.append(now)
+        while self._deaths[0] < now - _CRASH_WINDOW_S:
+            self._deaths.popleft()
+        count = len(self._deaths)
+        if count >= _CRASHES and not self.failed.done():
+            self.failed.set_result(
+                f"{count} workers died within {_CRASH_WINDOW_S:g} s, the last one by {how}"
+            )
+        self._due[child.slot] = now + (2 ** (count - 4) if count > 1 else 0)
+        self._woken.set()
+
+    def _try_later(self, slot: int) -> None:
+        self._failed_starts += 1
+        self._due[slot] = monotonic() + min(2**self._failed_starts, _LONGEST_WAIT_S)
+
+
+def _named(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _loss(child: Child, status: int, why: str | None) -> Loss:
+    if why is not None:
+        return "start"
+    if child.wedged:
+        return "wedged"
+    return "signal" if status < 0 else "exit"
