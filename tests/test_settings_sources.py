@@ -232,13 +232,19 @@ def test_every_kind_of_secret_may_be_in_a_file() -> None:
     _write("hash", HASH + "\n")
     _write("secret", SECRET + "\n")
     _write("secrets", f"{SECRET}{SECRET}\n\n{SECRET}1\r\n")
+    _write("admin", SECRET + "\n")
     values = {
         "tenants": {
             "a": {
                 "keys": {"k": {"hash_file": "hash", "dialects": ["widget"]}},
                 "dialects": {"helper": {"session_secret_file": "secret"}},
             },
-            "b": {"dialects": {"helper": {"session_secrets_file": "secrets"}}},
+            "b": {
+                "dialects": {
+                    "helper": {"session_secrets_file": "secrets"},
+                    "widget": {"admin_key_file": "admin"},
+                }
+            },
         }
     }
     tenants = load(values).tenants
@@ -248,6 +254,9 @@ def test_every_kind_of_secret_may_be_in_a_file() -> None:
         SECRET + SECRET,
         SECRET + "1",
     ]
+    admin_key = tenants["b"].dialects.widget.admin_key
+    assert admin_key is not None
+    assert admin_key.get_secret_value() == SECRET
 
 
 def test_a_single_session_secret_is_a_list_of_one() -> None:

@@ -16,7 +16,7 @@ messages the newest 1000, in a list the newest 100. Source: the vendor's OpenAPI
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.errors import NotFound
+from gateway.errors import BadRequest, NotFound
 from gateway.messages import (
     Conversation,
     ConversationKey,
@@ -212,14 +212,18 @@ class HyperleapList(_Conversations):
 
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """A part of the list. Raises `GatewayError`."""
-        page = await self._store.recent(
-            principal.tenant,
-            DIALECT,
-            owner=None,
-            limit=_PAGE,
-            cursor=query_value(head, "continuationToken") or None,
-            messages=LISTED_MESSAGES,
-        )
+        token = query_value(head, "continuationToken") or None
+        try:
+            page = await self._store.recent(
+                principal.tenant,
+                DIALECT,
+                owner=None,
+                limit=_PAGE,
+                cursor=token,
+                messages=LISTED_MESSAGES,
+            )
+        except BadRequest as error:
+            raise bad_field("continuationToken", "is none that a list gave") from error
         data = [self._entry(conversation, principal) for conversation in page.conversations]
         return json_reply(200, {"data": data, "continuationToken": page.cursor})
 

@@ -249,8 +249,9 @@ class TestList:
 
     @pytest.mark.parametrize("token", ["x", "1.0:2&continuationToken=1.0:3"])
     async def test_a_made_up_token_is_refused(self, hyperleap: Hyperleap, token: str) -> None:
-        with pytest.raises(BadRequest):
+        with pytest.raises(BadRequest) as caught:
             await ask(hyperleap.list, ACME, query=f"continuationToken={token}")
+        assert [issue.field for issue in caught.value.issues] == ["continuationToken"]
 
 
 def test_each_path_is_there_twice() -> None:
