@@ -51,7 +51,7 @@ _HEADER_BLOCK_S: Final = 5.0
 _UPLOAD_S: Final = 2.0
 _UPLOAD_BYTES: Final = 65_536
 _DRAIN_S: Final = 1.0
-_FAREWELL_S: Final = 1.0
+_FAREWELL_S: Final = 0.5
 _LAST_STREAM: Final = 2**31 - 1
 
 
