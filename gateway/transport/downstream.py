@@ -1,9 +1,9 @@
 """The client's side of one turn: turn events in, body messages out.
 
 Every event passes the grammar, so the encoder may rely on its order. Records that must stand
-alone get a body message and, on HTTP/2, a pass of the event loop each: Hypercorn joins messages
-that come in one pass into one DATA frame, and clients that parse each read as whole records would
-lose some.
+alone get a body message each, and on HTTP/2, where several come at once, a pass of the event loop
+each too: clients that parse each read as whole records would lose some, and frames that are
+written apart are mostly read apart.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class HttpDownstream:
         self._encoder = encoder
         self._encode_error = encode_error
         self._grammar = Grammar()
-        self._yield_after_record = encoder.apart and exchange.head.http_version == "2"
+        self._space_records = encoder.apart and exchange.head.http_version == "2"
         self._begun = False
         self._ending = False
         self._keep_alive_done: asyncio.Event | None = None
@@ -53,6 +53,8 @@ class HttpDownstream:
             self.opened = True
             await self._clocked(self._exchange.start(self._encoder.head()))
             await self._put(records)
+            if self._space_records:
+                await asyncio.sleep(0)
 
     async def send(self, events: Sequence[TurnEvent]) -> None:
         """Encodes the events and hands their records to the server."""
@@ -116,10 +118,11 @@ class HttpDownstream:
             records = (b"".join(records),)
         watch = self.watch
         watch.sending_since = self._loop.time()
+        spaced = self._space_records and len(records) > 1
         try:
             for record in records:
                 await self._exchange.write(record)
-                if self._yield_after_record:
+                if spaced:
                     await asyncio.sleep(0)
         finally:
             watch.sending_since = NEVER
