@@ -202,7 +202,6 @@ class Chat:
                 tally.outcome = "client_disconnect"
             tally.bytes = exchange.sent_bytes
             tally.ended = asyncio.get_running_loop().time()
-            facts.held.spend(tally.usage, tally.deltas)
             services.recorder.turn_ended(tally)
 
     async def _turn(self, facts: "_TurnFacts", tally: TurnTally) -> None:
@@ -223,14 +222,22 @@ class Chat:
             down.watch,
             tally,
             keep=self._keeper(facts, context, tape),
-            release=facts.seat.leave,
+            release=partial(self._release, facts, tally),
         )
         with services.turns.running(down.watch.stop_turn):
             await turn.run()
 
+    async def _release(self, facts: "_TurnFacts", tally: TurnTally) -> None:
+        """Before the client is told that the turn is over: it may begin the next one at once."""
+        facts.held.spend(tally.usage, tally.deltas)
+        try:
+            await facts.seat.leave()
+        finally:
+            await facts.held.give_back()
+
     async def _repeat(self, facts: "_TurnFacts", record: bytes, tally: TurnTally) -> None:
         """Sends a recorded reply again, as the dialect words it on this request."""
-        await facts.seat.leave()
+        await self._release(facts, tally)
         ids, events = replayed(record)
         exchange = facts.request.exchange
         exchange.stamp = partial(_replayed_stamp, exchange.stamp)
