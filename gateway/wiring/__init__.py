@@ -149,6 +149,10 @@ def _store(settings: Settings) -> ConversationStore:
     scheme, _, path = settings.store.url.partition(":")
     if scheme == "memory":
         return MemoryStore(retention_days=settings.store.retention_days)
+    if scheme != "sqlite":
+        from gateway.stores.valkey import ValkeyStore
+
+        return ValkeyStore(settings.store.url, retention_days=settings.store.retention_days)
     return SqliteStore(Path(path), retention_days=settings.store.retention_days)
 
 

@@ -17,6 +17,7 @@ from gateway.stores.leasing import RECORD_BYTES
 from tests.stores.rig import begin, begun
 from tests.stores.samples import KEY, OTHER, Clock, exchange, expected_ids, ids
 
+ELSEWHERE = ConversationKey("acme", "widget", "c2")
 ADA = "email:ada@example.com"
 ONCE = Once("a" * 64, "1" * 64)
 SAME_KEY = Once("a" * 64, "2" * 64)
@@ -211,11 +212,11 @@ class TestRecords:
 
     async def test_another_request_with_the_key_is_refused(self, store: ConversationStore) -> None:
         turn = await begun(store, once=ONCE)
-        for key in (KEY, OTHER):
+        for key in (KEY, ELSEWHERE):
             with pytest.raises(KeyReused):
                 await begin(store, key, once=SAME_KEY)
         await store.commit(turn.lease, exchange(1), record=b"reply")
-        for key in (KEY, OTHER):
+        for key in (KEY, ELSEWHERE):
             with pytest.raises(KeyReused):
                 await begin(store, key, once=SAME_KEY)
         await begun(store, once=OTHER_KEY)
@@ -233,7 +234,7 @@ class TestRecords:
         again = await begun(store, once=SAME_KEY)
         await store.release(turn.lease)
         with pytest.raises(KeyReused):
-            await begin(store, OTHER, once=ONCE)
+            await begin(store, ELSEWHERE, once=ONCE)
         await store.commit(again.lease, exchange(1), record=b"second")
         found = await begin(store, once=SAME_KEY)
         assert isinstance(found, Recorded)

@@ -1,0 +1,149 @@
+"""The connection to a Valkey or Redis server (RESP2), with a clock on everything.
+
+A command is given up after a second at most, and after a few failures in a row for a moment at
+once, so that an outage costs a turn no more than that. A connection whose command was cancelled
+or timed out is closed: its reply must never answer another command.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from hashlib import sha1
+from typing import Any, Final
+
+from redis import exceptions as said
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from gateway.errors import StoreUnavailable
+
+Argument = str | bytes | int | float
+Answer = list[Any]
+
+COMMAND_S: Final = 1.0
+_SOCKET_S: Final = 0.5
+_CONNECT_S: Final = 0.3
+_POOL_WAIT_S: Final = 0.8
+_CONNECTIONS: Final = 32
+_IDLE_CHECK_S: Final = 15
+_FAILURES: Final = 3
+_OPEN_S: Final = 1.0
+
+_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
+_MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (said.AuthenticationError, "the store's server refuses the credentials in store.url"),
+    (said.BusyLoadingError, "the store's server is still loading its data"),
+    (said.OutOfMemoryError, "the store's server is out of memory"),
+    (said.ReadOnlyError, "the store's server is read-only"),
+    (said.TimeoutError, "the store's server does not answer in time"),
+    (TimeoutError, "the store's server does not answer in time"),
+    (said.ConnectionError, "the store's server cannot be reached"),
+    (OSError, "the store's server cannot be reached"),
+    (said.ResponseError, "the store's server refused a command"),
+)
+
+
+def server_url(url: str) -> str:
+    """The URL with the scheme that the client library knows."""
+    scheme, separator, rest = url.partition("://")
+    return f"{_SCHEMES.get(scheme, scheme)}{separator}{rest}"
+
+
+class ValkeyServer:
+    """Runs scripts and commands on one server. `url` may hold a password; no error text does."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            server_url(url),
+            max_connections=_CONNECTIONS,
+            timeout=_POOL_WAIT_S,
+            socket_timeout=_SOCKET_S,
+            socket_connect_timeout=_CONNECT_S,
+            # Only a connection that the server has closed is worth another try: every script may
+            # run twice. A silent server would only be waited for twice as long.
+            retry=Retry(
+                ExponentialBackoff(0.05, 0.02), 1, supported_errors=(said.ConnectionError,)
+            ),
+            health_check_interval=_IDLE_CHECK_S,
+            protocol=2,
+            driver_info=None,
+        )
+        self._client = Redis(connection_pool=self._pool)
+        self._breaker = _Breaker()
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._client.aclose()
+        await self._pool.disconnect()
+
+    async def run(
+        self, script: "Script", keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Answer:
+        """What the script returns, as a list. Raises `StoreUnavailable`."""
+        values = (len(keys), *keys, *arguments)
+        try:
+            answer: Answer = await self._ask("EVALSHA", script.digest, *values)
+        except said.NoScriptError:  # the server has not seen it since it started
+            answer = await self._ask("EVAL", script.source, *values)
+        return answer
+
+    async def command(self, *words: Argument) -> Any:
+        """One command's answer. Raises `StoreUnavailable`."""
+        return await self._ask(*words)
+
+    async def _ask(self, *words: Argument) -> Any:
+        self._breaker.check()
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                command: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]  # the library has no types here
+                answer = await command
+        except (said.RedisError, OSError) as error:
+            if isinstance(error, said.NoScriptError):
+                raise
+            if isinstance(error, said.ReadOnlyError):
+                # A server that became a replica: its name may lead to the new primary by now.
+                await self._pool.disconnect(inuse_connections=False)
+            if not isinstance(error, said.ResponseError):
+                self._breaker.failed()
+            raise _unavailable(error) from None
+        self._breaker.answered()
+        return answer
+
+
+class Script:
+    """A Lua script and the digest under which a server knows it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+class _Breaker:
+    """After some failures in a row all but one command a second is refused at once."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._closed_at = 0.0
+
+    def check(self) -> None:
+        now = time.monotonic()
+        if self._failures < _FAILURES:
+            return
+        if now < self._closed_at:
+            raise StoreUnavailable("the store's server did not answer a moment ago")
+        self._closed_at = now + _OPEN_S  # this one is the probe
+
+    def failed(self) -> None:
+        self._failures += 1
+        self._closed_at = time.monotonic() + _OPEN_S
+
+    def answered(self) -> None:
+        self._failures = 0
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    for kind, meaning in _MEANINGS:
+        if isinstance(error, kind):
+            return StoreUnavailable(meaning)
+    return StoreUnavailable(f"the store's server failed: {type(error).__name__}")
