@@ -135,6 +135,11 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
         ("admin.bind", "127.0.0.1:8080", "public listener"),
         ("store.url", "postgres://x", "must be memory:"),
         ("store.url", "sqlite:", "must be memory:"),
+        ("store.url", "redis:/h", "must be memory:"),
+        *(
+            ("store.url", f"valkey://{rest}", "must be SCHEME://")
+            for rest in ("", "/0", "h:x", "h:0", "h:70000", "h/x", "h/0?db=1", "h#x", "u:hunter2@")
+        ),
         ("store.retention_days", 1.5, "must be a whole number"),
         ("limits.body_bytes", 0, "must be at least 1"),
         (
@@ -307,8 +312,6 @@ def test_a_trusted_proxy_is_an_address_or_a_network(text: str) -> None:
     ("key", "value"),
     [
         ("server.playground", True),
-        ("store.url", "redis://127.0.0.1"),
-        ("store.url", "valkey://127.0.0.1"),
         ("upstreams.main.targets", [{"base_url": "http://x/v1", "weight": 1}]),
         ("agents.default.tools", ["lookup"]),
         ("agents.default.tool_rounds", 2),

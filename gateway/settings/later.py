@@ -23,22 +23,16 @@ _LATER: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
     ("guards", _NONE),
     ("prices", _NONE),
 )
-_LATER_STORES: Final = ("redis:", "rediss:", "valkey:", "valkeys:")
 
 
 def unavailable(values: Mapping[str, object]) -> list[Fault]:
     """A fault for every setting in `values` that asks for what this release does not have."""
-    found = [
+    return [
         Fault(path, "is not available in this release; remove it")
         for pattern, neutral in _LATER
         for path, value in _at(values, tuple(pattern.split(".")), ())
         if value not in neutral
     ]
-    for path, url in _at(values, ("store", "url"), ()):
-        if isinstance(url, str) and url.startswith(_LATER_STORES):
-            text = "is not available in this release; use sqlite:PATH or memory:"
-            found.append(Fault(path, text))
-    return found
 
 
 def _at(value: object, pattern: Path, path: Path) -> Iterator[tuple[Path, object]]:

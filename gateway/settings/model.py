@@ -71,8 +71,20 @@ def _store_url(value: str) -> str:
     if scheme == "sqlite" and rest:
         return value
     if scheme in ("redis", "rediss", "valkey", "valkeys") and rest.startswith("//"):
+        _check_server_url(value)
         return value
     raise ValueError("must be memory:, sqlite:PATH, redis://… or valkey://…")
+
+
+def _check_server_url(url: str) -> None:
+    """Its text may hold a password, so no complaint repeats any of it."""
+    parts = urlsplit(url)
+    try:
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not re.fullmatch(r"(/[0-9]{0,4})?", parts.path) or parts.query or parts.fragment:
+        raise ValueError("must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/DATABASE]")
 
 
 def _host_name(value: str) -> str:

@@ -99,13 +99,15 @@ class ValkeyServer:
                 command: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]  # the library has no types here
                 answer = await command
         except (said.RedisError, OSError) as error:
+            if isinstance(error, said.ResponseError):
+                self._breaker.answered()
+            else:
+                self._breaker.failed()
             if isinstance(error, said.NoScriptError):
                 raise
             if isinstance(error, said.ReadOnlyError):
                 # A server that became a replica: its name may lead to the new primary by now.
                 await self._pool.disconnect(inuse_connections=False)
-            if not isinstance(error, said.ResponseError):
-                self._breaker.failed()
             raise _unavailable(error) from None
         self._breaker.answered()
         return answer

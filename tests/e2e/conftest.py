@@ -1,12 +1,13 @@
 """Worlds, each for the tests of one module, and one for a test that stops its gateway."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.e2e.world import World, open_world
+from tests.valkey import valkey
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -80,3 +81,10 @@ def restless_world(module_restless_world: World) -> World:
 def small_world(module_small_world: World) -> World:
     """The module's world with room for one turn."""
     return _fresh(module_small_world)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A store that several gateways may share."""
+    with valkey() as server:
+        yield server.url

@@ -22,12 +22,15 @@ def by_id(chat: Chat) -> str:
     return chat.id
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "sqlite"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "valkey"])
 async def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("once")
-    store = "memory:" if request.param == "memory" else f"sqlite:{directory / 'gateway.db'}"
+    sqlite = request.param == "sqlite"
+    store = (
+        f"sqlite:{directory / 'gateway.db'}" if sqlite else request.getfixturevalue("valkey_url")
+    )
     async with open_world(directory, store=store) as opened:
         yield opened
 
@@ -166,10 +169,10 @@ async def test_each_request_leaves_one_metrics_record(world: World) -> None:
     )
     field = key()
     world.reply("Hi.")
-    request = HYPONEMA.request("metrics", "Hello").plus(field)
+    request = HYPONEMA.request(str(uuid.uuid4()), "Hello").plus(field)
     for _ in range(3):
         await world.send(request)
-    await world.send(HYPONEMA.request("metrics", "Other").plus(field))
+    await world.send(HYPONEMA.request(str(uuid.uuid4()), "Other").plus(field))
     await gateway.eventually("chatgw_turns_total", turns.total() + 3)
     assert await gateway.by("chatgw_turns_total", "outcome") - turns == Counter(ok=3)
     assert await gateway.by("chatgw_refused_total", "kind") - refused == Counter(conflict=1)
@@ -185,7 +188,7 @@ async def test_a_key_counts_for_its_owner_only(world: World) -> None:
             assert read(chat, await world.send(request)).text == f"For {tenant} on {chat.dialect}."
     conversation = await world.conversation(HELPER)
     world.reply("Hi.")
-    request = HELPER.request(conversation, "Hello").plus(("idempotency-key", "visitor"))
+    request = HELPER.request(conversation, "Hello").plus(key())
     await world.send(request)
     eve = f"Bearer {token_of('acme', 'eve@example.com')}"
     stolen = request.without("authorization").plus(("authorization", eve))

@@ -41,9 +41,11 @@ async def open_pair(directory: Path, store: str) -> AsyncIterator[Pair]:
             await twin.stop()
 
 
-@pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    async with open_pair(tmp_path, f"sqlite:{tmp_path / 'gateway.db'}") as opened:
+@pytest.fixture(params=["sqlite", "valkey"])
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pair]:
+    sqlite = request.param == "sqlite"
+    store = f"sqlite:{tmp_path / 'gateway.db'}" if sqlite else request.getfixturevalue("valkey_url")
+    async with open_pair(tmp_path, store) as opened:
         yield opened
 
 
@@ -67,11 +69,12 @@ async def test_a_busy_conversation_is_busy_everywhere(pair: Pair) -> None:
 
 
 async def test_on_the_widget_a_turn_elsewhere_is_waited_for(pair: Pair) -> None:
+    name = str(uuid.uuid4())
     gate = pair.first.reply_in_two("First", ", second.")
-    async with pair.first.sending(WIDGET.request("c", "Hello")) as exchange:
+    async with pair.first.sending(WIDGET.request(name, "Hello")) as exchange:
         await exchange.part()
         pair.first.reply("After you.")
-        waiting = asyncio.create_task(pair.send(WIDGET.request("c", "Me too")))
+        waiting = asyncio.create_task(pair.send(WIDGET.request(name, "Me too")))
         await asyncio.sleep(0.1)
         assert not waiting.done()
         gate.set()
@@ -108,14 +111,15 @@ async def test_two_hundred_turns_on_two_gateways_are_one_history(pair: Pair) -> 
 
 
 async def test_a_worker_that_is_stopped_for_long_loses_its_turn(pair: Pair) -> None:
+    name = str(uuid.uuid4())
     gate = pair.first.reply_in_two("First", ", second.")
-    async with pair.first.sending(HYPONEMA.request("c", "Hello")) as exchange:
+    async with pair.first.sending(HYPONEMA.request(name, "Hello")) as exchange:
         await exchange.part()
         _signal(pair.first.gateway, signal.SIGSTOP)
         try:
             await asyncio.sleep(LEASE_S + 0.5)
             pair.first.reply("Mine now.")
-            answer = await pair.send(HYPONEMA.request("c", "Me too"))
+            answer = await pair.send(HYPONEMA.request(name, "Me too"))
             assert read(HYPONEMA, answer).text == "Mine now."
         finally:
             _signal(pair.first.gateway, signal.SIGCONT)
@@ -123,19 +127,20 @@ async def test_a_worker_that_is_stopped_for_long_loses_its_turn(pair: Pair) -> N
         zombie = read(HYPONEMA, await whole(exchange))
     assert (len(zombie.terminals), zombie.terminals[0] == "ok") == (1, False)
     pair.first.reply("Yes.")
-    await pair.send(HYPONEMA.request("c", "Who was here?"))
+    await pair.send(HYPONEMA.request(name, "Who was here?"))
     assert pair.first.last_messages()[:-1] == [("user", "Me too"), ("assistant", "Mine now.")]
 
 
 async def test_a_killed_workers_conversation_is_free_after_its_lease(pair: Pair) -> None:
+    name = str(uuid.uuid4())
     pair.first.reply_in_two("First", ", second.")
-    async with pair.first.sending(HYPONEMA.request("c", "Hello")) as exchange:
+    async with pair.first.sending(HYPONEMA.request(name, "Hello")) as exchange:
         await exchange.part()
         await pair.first.gateway.kill()
         pair.first.reply("Mine now.")
         loop = asyncio.get_running_loop()
         killed = loop.time()
-        while (answer := await pair.send(HYPONEMA.request("c", "Me too"))).status == 409:
+        while (answer := await pair.send(HYPONEMA.request(name, "Me too"))).status == 409:
             assert loop.time() - killed < LEASE_S + 5
             await asyncio.sleep(0.2)
     assert read(HYPONEMA, answer).text == "Mine now."

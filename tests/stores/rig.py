@@ -65,7 +65,7 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
         await process.communicate()
 
 
-async def history(store: SqliteStore, key: ConversationKey = KEY) -> list[str]:
+async def history(store: ConversationStore, key: ConversationKey = KEY) -> list[str]:
     return ids((await store.load(key, create=False, messages=100_000)).messages)
 
 
