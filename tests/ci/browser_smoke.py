@@ -1,34 +1,36 @@
 """A real browser, a page of another origin, and a streaming widget chat: CORS as browsers judge it.
 
 Serves one page on two ports of loopback, of which the gateway's tenant lists the first. The page
-runs the fetch loop of the widget's documentation, puts the words on screen as they come, and
-reports what it saw to the server that it came from. Needs chromium (Debian; installed in CI).
+runs the fetch loop of the widget's documentation over HTTP/1.1 and, under TLS, over HTTP/2, puts
+the words on screen as they come, and reports what it saw to the server that it came from. Needs
+chromium (Debian; installed in CI).
 """
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
+from tests.ci.chromium import Page, Visit, visit
 from tests.ci.debian import find_or_install
+from tests.ci.table import Table
 from tests.e2e.config import key_of, tenant
 from tests.e2e.world import open_world
 from tests.upstream import Sleep, openai_stream
 
 WORDS: Final = ("Chat ", "from ", "another ", "origin: ", "日本 ", "🧑‍🚀")
-CLOCK_S: Final = 60.0
-Report = dict[str, dict[str, object]]
+PLAIN: Final = "HTTP/1.1"
+TLS: Final = "HTTP/2"
+SPOKEN: Final = {PLAIN: "http/1.1", TLS: "h2"}
 PAGE: Final = """<!doctype html><meta charset="utf-8"><title>Shop</title><p id="reply"></p>
 <script>
-const gateway = %(gateway)s, key = %(key)s;
-async function ask(credential) {
+const gateways = %(gateways)s, key = %(key)s;
+async function ask(gateway, credential) {
   const seen = { text: "", reads: 0, status: 0, requestId: null, error: null };
+  document.getElementById("reply").textContent = "";
   try {
     const response = await fetch(gateway + "/chat", {
       method: "POST",
@@ -57,125 +59,81 @@ async function ask(credential) {
   return seen;
 }
 (async () => {
-  const report = { good: await ask(key), bad: await ask("wrong") };
+  const report = {};
+  for (const [name, gateway] of Object.entries(gateways)) {
+    report[name] = { good: await ask(gateway, key), bad: await ask(gateway, "wrong") };
+  }
   await fetch("/report", { method: "POST", body: JSON.stringify(report) });
 })();
 </script>"""
 
 
-class Page:
-    """The page's server on one origin, and what the page reported."""
-
-    def __init__(self) -> None:
-        self.report: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        self.html = ""
-        self.origin = ""
-
-    async def start(self) -> web.AppRunner:
-        """Listens on a port of the system's choosing."""
-        application = web.Application()
-        application.router.add_get("/", self._page)
-        application.router.add_post("/report", self._report)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        self.origin = f"http://{host}:{port}"
-        return runner
-
-    async def _page(self, _: web.Request) -> web.Response:
-        return web.Response(text=self.html, content_type="text/html")
-
-    async def _report(self, request: web.Request) -> web.Response:
-        if not self.report.done():
-            self.report.set_result(await request.json())
-        return web.Response(status=204)
-
-
-async def visit(browser: str, page: Page) -> Report:
-    """Opens the page in a browser of its own and waits for the report."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--disable-dev-shm-usage",
-            f"--user-data-dir={profile}",
-            page.origin + "/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
+def checks(
+    seen: Visit, stranger: Visit, urls: Mapping[str, str], calls: int
+) -> Iterator[tuple[str, bool]]:
+    """What has to be so, in words, and whether it is."""
+    yield "one call reached the model for each message of the listed page", calls == len(urls)
+    for name, url in urls.items():
+        good, bad = _asked(seen, name, "good"), _asked(seen, name, "bad")
+        reads = good["reads"]
+        yield f"{name}: the browser spoke it", seen.spoken.get(url) == {SPOKEN[name]}
+        yield (
+            f"{name}: the listed page shows every word",
+            good["text"] == "".join(WORDS) and not good["error"],
         )
-        try:
-            async with asyncio.timeout(CLOCK_S):
-                return await page.report
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # it has children of its own
-            await process.wait()
+        yield (
+            f"{name}: the words came one after another",
+            isinstance(reads, int) and reads > len(WORDS) / 2,
+        )
+        yield f"{name}: the page can read the request id", bool(good["requestId"])
+        refused = (bad["status"], bad["text"]) == (401, '{"error":"Unauthorized"}')
+        yield f"{name}: the page can read a refusal", refused
+        for kind in ("good", "bad"):
+            alone = _asked(stranger, name, kind)["error"] == "TypeError"
+            yield f"{name}: the other page can read nothing ({kind} key)", alone
 
 
-def differences(
-    seen: dict[str, dict[str, object]], stranger: dict[str, dict[str, object]]
-) -> list[str]:
-    """What is not as it should be, in words; nothing if all is."""
-    good, bad = seen["good"], seen["bad"]
-    reads = good["reads"]
-    checks = {
-        "the listed page shows every word": good["text"] == "".join(WORDS) and not good["error"],
-        "the words came one after another": isinstance(reads, int) and reads > len(WORDS) / 2,
-        "the page can read the request id": bool(good["requestId"]),
-        "the page can read a refusal": (bad["status"], bad["text"])
-        == (401, '{"error":"Unauthorized"}'),
-        "the other page cannot ask": stranger["good"]["error"] == "TypeError",
-        "the other page sees no refusal either": stranger["bad"]["error"] == "TypeError",
-    }
-    for name, good_so in checks.items():
-        print(f"{'ok  ' if good_so else 'FAIL'} {name}")
-    return [name for name, good_so in checks.items() if not good_so]
+def _asked(visit: Visit, name: str, key: str) -> dict[str, object]:
+    assert isinstance(visit.report, dict)
+    asked = visit.report[name][key]
+    assert isinstance(asked, dict)
+    return asked
 
 
 async def check(browser: str) -> int:
-    """The number of checks that failed."""
+    """The exit status."""
     listed, other = Page(), Page()
     runners = [await listed.start(), await other.start()]
+    table = Table("browser")
     try:
         with tempfile.TemporaryDirectory() as directory:
             section = tenant("acme", cors_origins=[listed.origin])
-            async with open_world(Path(directory), tenants={"acme": section}) as world:
+            tenants = {"acme": section}
+            async with open_world(Path(directory), tenants=tenants, tls=True) as world:
+                urls = {PLAIN: world.url, TLS: world.tls_url}
                 for page in (listed, other):
                     page.html = PAGE % {
-                        "gateway": json.dumps(f"http://{world.gateway.public}"),
+                        "gateways": json.dumps(urls),
                         "key": json.dumps(key_of("acme", "widget")),
                     }
                 # A browser joins what comes within a few milliseconds.
                 events = openai_stream(WORDS)
-                world.play(*(step for event in events for step in (event, Sleep(0.05))))
-                seen = await visit(browser, listed)
-                stranger = await visit(browser, other)
-                calls = world.calls
+                for _ in urls:
+                    world.play(*(step for event in events for step in (event, Sleep(0.05))))
+                seen = await visit(browser, listed, world.ca_file)
+                stranger = await visit(browser, other, world.ca_file)
+                for name, good in checks(seen, stranger, urls, world.calls):
+                    table.row("Chromium", name, good=good, saw=(seen, stranger))
     finally:
         for runner in runners:
             await runner.cleanup()
-    failed = differences(seen, stranger)
-    if calls != 1:
-        failed.append(f"{calls} calls reached the model instead of 1")
-        print("FAIL", failed[-1])
-    print(f"browser: {7 - len(failed)} passed, {len(failed)} failed")
-    return len(failed)
+    return table.close()
 
 
 def main() -> int:
     """The exit status; 0 if there is no browser and none may be installed."""
     browser = find_or_install("chromium", "chromium")
-    return 0 if browser is None else int(asyncio.run(check(browser)) > 0)
+    return 0 if browser is None else asyncio.run(check(browser))
 
 
 if __name__ == "__main__":

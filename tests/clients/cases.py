@@ -154,10 +154,10 @@ CASES: Final = (
     _failed("truncated upstream", "breaks-off", "truncated"),
     _silent("keep-alive first", "At ", "last.", before=_SILENCE, between=None),
     _silent("keep-alive between", "One ", "moment.", before=None, between=_SILENCE),
-    _said("short, at once", *_SHORT),
-    _said("short, spaced", *_SHORT, between=_APART),
-    _said("long, at once", *_LONG),
-    _said("long, spaced", *_LONG, between=Sleep(0.02)),
+    _said("short at once", *_SHORT),
+    _said("short spaced", *_SHORT, between=_APART),
+    _said("long at once", *_LONG),
+    _said("long spaced", *_LONG, between=Sleep(0.02)),
     _said("very long", *_VERY_LONG),
 )
 BY_WORD: Final = {case.word: case for case in CASES}

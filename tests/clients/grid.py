@@ -16,7 +16,6 @@ REASONS: Final = {
     "a": "the wire has no word for it",
     "b": "the printed loop looks at no status and passes over the refusal in silence",
     "c": "the printed loop parses each read alone; the last line is longer than a frame of HTTP/2",
-    "d": "the client does not hand it out",
 }
 FAIL: Final = "FAIL"
 OK: Final = "ok"
@@ -24,7 +23,7 @@ OK: Final = "ok"
 
 @dataclass(frozen=True)
 class Client:
-    """A row. `blind` names the facts that the client has no place for, each with its reason.
+    """A row. `blind` are facts that the client does not hand out, and that no case is about.
 
     `instead` is what it shows for a fact of a case that it cannot show as it is. `unread` are
     cases that it cannot take in by a fault of its own: the reason, and what it is seen to show.
@@ -33,7 +32,7 @@ class Client:
     name: str
     http: str
     wire: str
-    blind: Mapping[Fact, str] = field(default_factory=dict)
+    blind: frozenset[Fact] = frozenset()
     instead: Mapping[tuple[str, Fact], object] = field(default_factory=dict)
     unread: Mapping[str, tuple[str, Seen]] = field(default_factory=dict)
 
@@ -70,7 +69,7 @@ def judge(client: Client, case: Case, seen: Seen | None) -> Cell:
         return Cell(FAIL, wrong)
     if letter:
         return Cell(letter)
-    return Cell(OK if case.subject in wanted else client.blind.get(case.subject, "a"))
+    return Cell(OK if case.subject in wanted else "a")
 
 
 class Grid:
@@ -95,18 +94,15 @@ class Grid:
 
     def print(self) -> None:
         """The table and its legend."""
-        lines = markdown(self.rows)
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         print()
-        for line in lines:
-            cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-            print("  ".join(cells).rstrip())
+        for line in _aligned(wide(self.rows)):
+            print(line)
         print()
         for letter, reason in REASONS.items():
             print(f"{letter}: {reason}")
 
 
-def markdown(rows: Sequence[tuple[Client, Sequence[Cell]]]) -> list[list[str]]:
+def wide(rows: Sequence[tuple[Client, Sequence[Cell]]]) -> list[list[str]]:
     """Heading and rows as texts; rows that differ in the version of HTTP only are one."""
     merged: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for client, cells in rows:
@@ -118,6 +114,30 @@ def markdown(rows: Sequence[tuple[Client, Sequence[Cell]]]) -> list[list[str]]:
         for (name, wire, marks), versions in merged.items()
     ]
     return lines
+
+
+def compact(rows: Sequence[tuple[Client, Sequence[Cell]]]) -> list[str]:
+    """The same as a Markdown table: clients with the same cells are one row, and so are columns."""
+    names, *lines = (line[3:] for line in wide(rows))
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for number, name in enumerate(names):
+        columns.setdefault(tuple(line[number] for line in lines), []).append(name)
+    who: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for number, (client, wire, versions, *_) in enumerate(wide(rows)[1:]):
+        marks = tuple(column[number] for column in columns)
+        who.setdefault((wire, marks), []).append(f"{client} ({versions})")
+    table = [["reads", "client (over HTTP)", *(", ".join(same) for same in columns.values())]]
+    table.append(["---"] * len(table[0]))
+    table += [[wire, "; ".join(clients), *marks] for (wire, marks), clients in who.items()]
+    return [f"| {' | '.join(line)} |" for line in table]
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines
+    )
+    return ["  ".join(line).rstrip() for line in padded]
 
 
 def _short(value: object) -> str:

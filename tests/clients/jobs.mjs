@@ -35,7 +35,7 @@ export async function run(send) {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const [row, job] = next;
       try {
-        results[row][job.case] = await send(job, row.endsWith("(TLS)") ? job.tls_url : job.url);
+        results[row][job.case] = await send(job, row.endsWith("TLS") ? job.tls_url : job.url);
       } catch (error) {
         results[row][job.case] = { crashed: String(error?.stack ?? error) };
       }

@@ -25,13 +25,13 @@ HERE: Final = Path(__file__).parent
 OLDEST: Final = (20, 18, 1)
 INSTALL_S: Final = 180.0
 SCRIPT_S: Final = 90.0
-VERSIONS: Final = ("1.1", "2 (TLS)")
+VERSIONS: Final = ("1.1", "2 TLS")
 _AT_ONCE: Final = 2
 
 # An SDK hides what HTTP said; one that only reads has no state of a chat either.
-_SDK: Final[dict[Fact, str]] = {"status": "d", "kept_alive": "d"}
-_READER: Final[dict[Fact, str]] = {**_SDK, "state": "d"}
-_V4: Final[dict[Fact, str]] = {**_SDK, "open": "d"}
+_SDK: Final = frozenset[Fact]({"status", "kept_alive"})
+_READER: Final = _SDK | frozenset[Fact]({"state"})
+_V4: Final = _SDK | frozenset[Fact]({"open"})
 
 GOLDEN: Final = "every golden stream"
 
@@ -52,7 +52,7 @@ class Script:
     package: str
     name: str
     wire: str
-    blind: Mapping[Fact, str]
+    blind: frozenset[Fact]
     suffix: str = ""
 
     @property
@@ -68,7 +68,7 @@ class Script:
         return {GOLDEN: jobs} if jobs else {}
 
 
-_V4_READER: Final[dict[Fact, str]] = {**_READER, "open": "d"}
+_V4_READER: Final = _READER | _V4
 _EARLY: Final = ("helper v4, early", _V4_READER, "data-stream-early.txt")
 
 SCRIPTS: Final = (

@@ -22,12 +22,15 @@ from tests.e2e.wire import Request
 
 CLOCK_S: Final = 30.0
 NAMES: Final = ("hyponema", "hyperleap", "widget", "helper v4", "helper v5")
-BLIND: Final[dict[Fact, str]] = {"state": "d", "open": "d"}
+BLIND: Final = frozenset[Fact]({"state", "open"})
 CURL: Final = {
     "1.1": ("--http1.1",),
     "2": ("--http2-prior-knowledge",),
-    "2 (TLS)": ("--http2", "--cacert", str(CERTIFICATE)),
+    "2 TLS": ("--http2", "--cacert", str(CERTIFICATE)),
 }
+_REQUESTS: Final = f"requests {requests.__version__}"
+_HTTPX: Final = f"httpx {httpx.__version__}"
+NAMED: Final = ("curl", _REQUESTS, _HTTPX)
 _AT_A_TIME: Final = 3
 
 Got = tuple[int, str, bytes]
@@ -42,9 +45,9 @@ async def check(stage: Stage, grid: Grid) -> None:
     else:
         for http in CURL:
             await _all("curl", http, partial(_curl, http), stage, grid)
-    await _all(f"requests {requests.__version__}", "1.1", _requests, stage, grid)
+    await _all(_REQUESTS, "1.1", _requests, stage, grid)
     for http in CURL:
-        await _all(f"httpx {httpx.__version__}", http, partial(_httpx, http), stage, grid)
+        await _all(_HTTPX, http, partial(_httpx, http), stage, grid)
 
 
 async def _all(name: str, http: str, ask: Ask, stage: Stage, grid: Grid) -> None:
@@ -75,7 +78,7 @@ async def row(
 
 async def _one(ask: Ask, client: Client, stage: Stage, case: Case, wire: Wire) -> Seen:
     job = await stage.job(case, wire)
-    tls = client.http.endswith("(TLS)")
+    tls = client.http.endswith("TLS")
     request = stage.request(case, wire, job)
     status, version, body = await ask(request, job.tls_url if tls else job.url)
     if not version.endswith(client.http.split()[0]):

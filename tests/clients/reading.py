@@ -5,7 +5,7 @@ records are taken apart as its document says, and their members become facts (`w
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tests.clients.wires import Seen
@@ -16,19 +16,24 @@ Record = dict[str, object]
 def read(wire: str, status: int, body: bytes) -> Seen:
     """What an answer with that status and body shows."""
     if status != 200:
-        return {"status": status, "text": "", "error": body.decode(), "streamed": ""}
-    seen = _SEEN[wire](body) | {"status": status}
-    if wire == "hyperleap":
-        seen["kept_alive"] = b"\n" in body
-    elif wire in ("hyponema", "helper v5"):
-        seen["kept_alive"] = body.startswith(b": ") or b"\n\n: " in body
-    else:
-        seen["kept_alive"] = body.startswith(b"\n") or b"\n\n" in body
-    return seen
+        text = body.decode(errors="replace")
+        return {"status": status, "text": "", "error": text, "streamed": ""}
+    try:
+        seen = _SEEN[wire](body)
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        return {"crashed": f"{error!r} in {body[:2000]!r}"}
+    return {**seen, "status": status, "kept_alive": _kept_alive(wire, body)}
 
 
-def from_events(wire: str, events: Iterable[tuple[str, str]]) -> Seen:
+def from_events(wire: str, events: Sequence[tuple[str, str]]) -> Seen:
     """What server-sent events (name, data) show on a wire that has them."""
+    try:
+        return _from_events(wire, events)
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        return {"crashed": f"{error!r} in {events[:20]!r}"}
+
+
+def _from_events(wire: str, events: Sequence[tuple[str, str]]) -> Seen:
     if wire == "hyponema":
         return _hyponema([(name, _record(data)) for name, data in events])
     if wire == "hyperleap":
@@ -36,6 +41,14 @@ def from_events(wire: str, events: Iterable[tuple[str, str]]) -> Seen:
     *chunks, last = [data for _, data in events]
     seen = _ui_messages([_record(data) for data in chunks])
     return seen if last == "[DONE]" else seen | {"error": "no [DONE]"}
+
+
+def _kept_alive(wire: str, body: bytes) -> bool:
+    if wire == "hyperleap":
+        return b"\n" in body
+    if wire in ("hyponema", "helper v5"):
+        return body.startswith(b": ") or b"\n\n: " in body
+    return body.startswith(b"\n") or b"\n\n" in body
 
 
 def _record(text: str | bytes) -> Record:
@@ -176,5 +189,5 @@ _SEEN: Final[dict[str, Callable[[bytes], Seen]]] = {
     "hyperleap": _array,
     "widget": _widget,
     "helper v4": _data_stream,
-    "helper v5": lambda body: from_events("helper v5", _events(body)),
+    "helper v5": lambda body: _from_events("helper v5", _events(body)),
 }

@@ -24,7 +24,8 @@ from tests.clients.wires import WIRES, Seen, Wire
 from tests.e2e.tls import CERTIFICATE
 
 FOLDER: Final = Path(__file__).parents[1] / "contracts" / "samples"
-BLIND: Final[dict[Fact, str]] = {**raw.BLIND, "status": "d"}
+BLIND: Final = raw.BLIND | frozenset[Fact]({"status"})
+_TERMINAL: Final = BLIND | frozenset[Fact]({"kept_alive"})
 _REFUSED: Final = "error before the stream"
 _UNREAD: Final[dict[str, tuple[str, Seen]]] = {
     _REFUSED: ("b", {"text": "", "error": None}),
@@ -38,7 +39,7 @@ _WIDGET_PRINTS: Final = re.compile(
 CURLRC: Final = {
     "1.1": "http1.1\n",
     "2": "http2-prior-knowledge\n",
-    "2 (TLS)": f"http2\ncacert = {CERTIFICATE}\n",
+    "2 TLS": f"http2\ncacert = {CERTIFICATE}\n",
 }
 
 
@@ -85,8 +86,7 @@ async def check(stage: Stage, grid: Grid, *, npm: bool) -> None:
 async def _python(stage: Stage, grid: Grid) -> None:
     # It looks at no status either, but at a member that a refusal does not have.
     instead: dict[tuple[str, Fact], object] = {(_REFUSED, "error"): "KeyError('type')"}
-    blind: dict[Fact, str] = {**BLIND, "kept_alive": "d"}
-    client = Client("widget document, Python", "1.1", "widget", blind, instead)
+    client = Client("widget document, Python", "1.1", "widget", _TERMINAL, instead)
 
     async def one(stage: Stage, case: Case, wire: Wire) -> Seen:
         job = await stage.job(case, wire)
@@ -128,7 +128,7 @@ async def _curl(stage: Stage, grid: Grid) -> None:
 
 async def _one_curl(home: str, client: Client, stage: Stage, case: Case, wire: Wire) -> Seen:
     job = await stage.job(case, wire)
-    url = job.tls_url if client.http.endswith("(TLS)") else job.url
+    url = job.tls_url if client.http.endswith("TLS") else job.url
     printed = await _shell(filled(f"{client.wire}-request.sh", job, url), home)
     return read(client.wire, wire.status if printed.startswith(b'{"error"') else 200, printed)
 
@@ -152,14 +152,13 @@ async def _shell(command: str, home: str) -> bytes:
 
 
 async def _javascript(stage: Stage, grid: Grid) -> None:
-    widget: dict[Fact, str] = {**BLIND, "kept_alive": "d"}
     clients = [
         *(
             Client("hyponema document, JavaScript", http, "hyponema", BLIND)
             for http in node.VERSIONS
         ),
         *(
-            Client("widget document, JavaScript", http, "widget", widget, unread=_UNREAD)
+            Client("widget document, JavaScript", http, "widget", _TERMINAL, unread=_UNREAD)
             for http in node.VERSIONS
         ),
     ]
@@ -174,7 +173,7 @@ async def _javascript(stage: Stage, grid: Grid) -> None:
 
 async def _script(stage: Stage, client: Client, case: Case) -> dict[str, object]:
     job = await stage.job(case, WIRES[client.wire])
-    url = job.tls_url if client.http.endswith("(TLS)") else job.url
+    url = job.tls_url if client.http.endswith("TLS") else job.url
     code = filled(f"{client.wire}-loop.js", job, url)
     return {**asdict(job), "code": code, "environment": {"HYPONEMA_API_KEY": job.credential}}
 

@@ -4,11 +4,15 @@ from typing import Final
 import pytest
 
 from tests.ci.table import Table
+from tests.clients import raw
+from tests.clients.__main__ import BEGIN, END
 from tests.clients.cases import CASES, Case
-from tests.clients.grid import FAIL, OK, REASONS, Client, Grid, judge, markdown
+from tests.clients.grid import FAIL, OK, REASONS, Client, Grid, compact, judge, wide
+from tests.clients.node import SCRIPTS
 from tests.clients.samples import FOLDER, filled, indented
 from tests.clients.stage import SENTENCES, Job
 from tests.clients.wires import WIRES, Seen, expected
+from tests.e2e.process import ROOT
 
 ALL: Final = {case.name: case for case in CASES}
 CURL: Final = Client("curl", "2", "widget")
@@ -42,10 +46,10 @@ def test_what_a_wire_has_no_word_for_gets_its_letter_only_if_the_rest_is_right()
 
 
 def test_what_a_client_keeps_to_itself_is_not_asked_of_it() -> None:
-    blind = Client("it", "2", "helper v5", {"usage": "d"})
+    blind = Client("it", "2", "helper v5", frozenset({"status"}))
     seen = whole(ALL["usage"], "helper v5")
-    del seen["usage"]
-    assert judge(blind, ALL["usage"], seen).mark == "d"
+    del seen["status"]
+    assert judge(blind, ALL["usage"], seen).mark == OK
     seen["reason"] = "length"
     assert judge(blind, ALL["usage"], seen).mark == FAIL
 
@@ -80,10 +84,41 @@ def test_rows_that_differ_in_the_version_only_are_one() -> None:
         (client, [judge(client, case, seen[case.name]) for case in CASES])
         for client in (Client("curl", "1.1", "widget"), CURL)
     ]
-    heading, row = markdown(rows)
+    heading, row = wide(rows)
     assert row[:3] == ["curl", "widget", "1.1, 2"]
     assert len(row) == len(heading)
     assert set(row[3:]) <= {OK, *REASONS}
+
+
+def test_the_readme_has_one_row_for_clients_with_the_same_cells() -> None:
+    seen = {case.name: whole(case) for case in CASES}
+    rows = [
+        (client, [judge(client, case, seen[case.name]) for case in CASES])
+        for client in (CURL, Client("httpx", "1.1", "widget"))
+    ]
+    heading, _, row = compact(rows)
+    assert row.startswith("| widget | curl (2); httpx (1.1) |")
+    assert row.endswith(" | ok | a |")
+    assert "reasoning, tools, citations, usage, no usage |" in heading
+    for case in CASES:
+        assert case.name in heading
+
+
+def section_of_the_readme() -> str:
+    text = (ROOT / "README.md").read_text()
+    return text[text.index(BEGIN) : text.index(END)]
+
+
+def test_the_readme_knows_every_client_and_case() -> None:
+    section = section_of_the_readme()
+    assert FAIL not in section
+    for case in CASES:
+        assert case.name in section
+    clients = [script.name for script in SCRIPTS] + list(raw.NAMED)
+    for name in clients:
+        assert f"{name} (" in section, "run `python -m tests.clients --write`"
+    for letter, reason in REASONS.items():
+        assert f"{letter}: {reason}" in section
 
 
 def test_the_long_replies_fit_a_frame_and_the_very_long_one_does_not() -> None:
