@@ -1,6 +1,6 @@
 """Conversations in this process's memory: gone when it ends, seen by no other worker.
 
-Bounded by `max_conversations` and by `max_characters` of message text over all of them; beyond
+Bounded by `max_conversations` and by `max_characters` of text and terms over all of them; beyond
 either, the conversation that was written to longest ago is forgotten whole, and of a single one
 that is too long its oldest messages. A conversation that nobody wrote to for `retention_days`
 is forgotten too. Recorded replies have bounds of their own (`RecordShelf`).
@@ -9,7 +9,7 @@ is forgotten too. Recorded replies have bounds of their own (`RecordShelf`).
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -28,10 +28,12 @@ from gateway.messages import (
     Recorded,
     Terms,
 )
-from gateway.stores.forms import decode_cursor, encode_cursor
+from gateway.stores.forms import decode_cursor, encode_cursor, encode_terms
 from gateway.stores.leasing import LEASE_S, new_nonce
 from gateway.stores.public_id import new_public_id
 from gateway.stores.shelf import RecordShelf
+
+_Owner = tuple[str, str, str | None]
 
 
 @dataclass(slots=True)
@@ -50,6 +52,10 @@ class _Entry:
     token: int = 0
     committed: int = 0
     leased_until: float | None = None
+
+    @property
+    def owner(self) -> _Owner:
+        return self.about.key.tenant, self.about.key.dialect, self.about.owner
 
     def newest(self, messages: int) -> Conversation:
         kept = self.messages[-messages:] if messages > 0 else ()
@@ -81,6 +87,8 @@ class MemoryStore:
         self._max_characters = max_characters
         # Written to longest ago first: the order in which conversations expire and are evicted.
         self._entries: OrderedDict[ConversationKey, _Entry] = OrderedDict()
+        # The same entries in the same order, by tenant, dialect and owner.
+        self._owned: dict[_Owner, OrderedDict[ConversationKey, _Entry]] = {}
         self._characters = 0
         self._stamps = itertools.count()
         # One counter for all: a conversation that is made anew never repeats a token.
@@ -93,6 +101,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Forgets everything."""
         self._entries.clear()
+        self._owned.clear()
         self._records.clear()
         self._characters = 0
 
@@ -203,8 +212,7 @@ class MemoryStore:
 
     async def delete(self, key: ConversationKey) -> None:
         """Forgets the conversation and its messages. Raises `NotFound`."""
-        self._characters -= self._known(key).characters
-        del self._entries[key]
+        self._forget(self._known(key))
 
     async def recent(
         self,
@@ -217,18 +225,25 @@ class MemoryStore:
         messages: int = 0,
     ) -> ConversationPage:
         """That owner's conversations, last written to first. Raises `BadRequest`."""
+        self._expire()
         before = inf if cursor is None else decode_cursor(cursor)[1]
-        earlier = (entry for entry in self._of(tenant, dialect, owner) if entry.stamp < before)
+        entries = self._owned.get((tenant, dialect, owner))
+        if entries is None:
+            return ConversationPage((), None)
+        earlier = (entry for entry in reversed(entries.values()) if entry.stamp < before)
         return _page(earlier, limit, messages)
 
     async def count(
         self, tenant: str, dialect: str, *, owner: str | None, unread: bool = False
     ) -> int:
         """How many conversations `recent` would give in all, or the unread ones of them."""
-        return sum(
-            not unread or entry.about.length > entry.about.read
-            for entry in self._of(tenant, dialect, owner)
-        )
+        self._expire()
+        entries = self._owned.get((tenant, dialect, owner))
+        if entries is None:
+            return 0
+        if not unread:
+            return len(entries)
+        return sum(entry.about.length > entry.about.read for entry in entries.values())
 
     async def find(
         self, tenant: str, dialect: str, public_id: str, *, messages: int
@@ -276,14 +291,8 @@ class MemoryStore:
         entry.stamp = next(self._stamps)
         self._characters += size
         self._entries.move_to_end(entry.about.key)
+        self._owned[entry.owner].move_to_end(entry.about.key)
         self._shrink()
-
-    def _of(self, tenant: str, dialect: str, owner: str | None) -> Iterator[_Entry]:
-        """That owner's entries, last written to first."""
-        self._expire()
-        for key, entry in reversed(self._entries.items()):
-            if key[:2] == (tenant, dialect) and entry.about.owner == owner:
-                yield entry
 
     def _known(self, key: ConversationKey) -> _Entry:
         self._expire()
@@ -303,6 +312,9 @@ class MemoryStore:
             key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
         )
         entry = self._entries[key] = _Entry(about, next(self._stamps), next(self._tokens))
+        self._owned.setdefault(entry.owner, OrderedDict())[key] = entry
+        entry.characters = len(subject or "") + len(encode_terms(terms))
+        self._characters += entry.characters
         self._shrink()
         return entry
 
@@ -311,27 +323,31 @@ class MemoryStore:
             return
         kept = self._clock() - self._keep_s
         while self._entries and next(iter(self._entries.values())).about.updated_at < kept:
-            self._forget_oldest()
+            self._forget(next(iter(self._entries.values())))
 
     def _shrink(self) -> None:
         while len(self._entries) > self._max_conversations:
-            self._forget_oldest()
+            self._forget(next(iter(self._entries.values())))
         while self._characters > self._max_characters and len(self._entries) > 1:
-            self._forget_oldest()
+            self._forget(next(iter(self._entries.values())))
         if self._characters > self._max_characters:
             self._shorten(next(iter(self._entries.values())))
 
     def _shorten(self, entry: _Entry) -> None:
         drop = 0
-        while self._characters > self._max_characters:
+        while self._characters > self._max_characters and drop < len(entry.messages):
             size = len(entry.messages[drop].text)
             entry.characters -= size
             self._characters -= size
             drop += 1
         del entry.messages[:drop]
 
-    def _forget_oldest(self) -> None:
-        _, entry = self._entries.popitem(last=False)
+    def _forget(self, entry: _Entry) -> None:
+        del self._entries[entry.about.key]
+        owned = self._owned[entry.owner]
+        del owned[entry.about.key]
+        if not owned:
+            del self._owned[entry.owner]
         self._characters -= entry.characters
 
 

@@ -234,6 +234,21 @@ class TestChosenAgents:
             await world.ask(HYPONEMA, f"Question {number}", conversation=str(made["id"]))
         assert len(world.last_messages()) == 33
 
+    @pytest.mark.parametrize(
+        ("chat", "start", "id_"),
+        [(HYPONEMA, SESSION, "id"), (HYPERLEAP, PERSONA, "conversationId")],
+        ids=["hyponema", "hyperleap"],
+    )
+    async def test_where_unknown_conversations_are_refused_a_started_one_is_known(
+        self, world: World, chat: Chat, start: Neighbour, id_: str
+    ) -> None:
+        made = await tell(world, start, tenant="strict")
+        world.reply("Fine")
+        answer = await world.ask(chat, "Hello", conversation=str(made[id_]), tenant="strict")
+        assert answer.status == 200
+        unknown = await world.ask(chat, "Hello", conversation="unknown", tenant="strict")
+        check(chat.dialect, "unknown", unknown)
+
     async def test_an_agent_that_nobody_configured_is_not_found(self, world: World) -> None:
         for start, name in ((SESSION, "agent_id"), (PERSONA, "personaId")):
             assert isinstance(start.body, dict)

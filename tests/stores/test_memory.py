@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.errors import NotFound
-from gateway.messages import ConversationKey, Message
+from gateway.messages import ConversationKey, Message, Terms
 from gateway.stores import MemoryStore
 from tests.stores.samples import KEY, OTHER, exchange, ids
 
@@ -82,3 +82,25 @@ async def test_a_closed_store_has_forgotten_everything() -> None:
     await store.close()
     with pytest.raises(NotFound):
         await store.load(KEY, create=False, messages=1)
+
+
+async def test_what_conversations_are_started_with_counts_as_text() -> None:
+    store = MemoryStore(max_characters=1000)
+    terms = Terms(details={"a": "x" * 350})
+    for number in range(3):
+        await store.create(key(number), owner=None, subject="s" * 50, terms=terms)
+    assert await known(store, 3) == [1, 2]
+    small = MemoryStore(max_characters=100)
+    await small.create(key(0), owner=None, subject=None, terms=terms)
+    await small.append(key(0), exchange(1))
+    assert (await small.load(key(0), create=False, messages=9)).messages == ()
+
+
+async def test_what_is_forgotten_is_listed_no_more() -> None:
+    store = MemoryStore(max_conversations=3)
+    for number in range(5):
+        await store.create(key(number), owner=None, subject=None)
+    await store.delete(key(3))
+    page = await store.recent("acme", "widget", owner=None, limit=9)
+    assert [entry.key for entry in page.conversations] == [key(4), key(2)]
+    assert await store.count("acme", "widget", owner=None) == 2
