@@ -74,8 +74,8 @@ certify: $(VENV)/.runtime ## Cut the shipped recordings at every byte and judge 
 clients: $(VENV)/.development ## Let real client libraries talk to a running gateway.
 	@$(PY) -m tests.clients
 
-attack: $(VENV)/.development ## Attack a running gateway on loopback for half a minute.
-	@$(PY) -m tests.attack
+attack: $(VENV)/.development ## Attack a running gateway on loopback for a minute (ARGS=--all: ten).
+	@$(PY) -m tests.attack $(ARGS)
 
 prometheus: $(VENV)/.development ## Let a real Prometheus scrape a gateway and judge its rules.
 	@$(PY) -m tests.ci.prometheus_check

@@ -165,7 +165,7 @@ class Http2Protocol:
 
     def _request(self, event: RequestReceived) -> None:
         number = event.stream_id
-        if len(self._streams) + len(self._uploads) >= STREAMS or number > self._last_stream:
+        if self._is_full or number > self._last_stream:
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         if number not in self._h2.streams:
@@ -179,6 +179,12 @@ class Http2Protocol:
         stream = Http2Stream(self, self._h2.streams[number], request)
         self._streams[number] = stream
         self._task_group.spawn(stream.run, self._app, self._scope(request))
+
+    @property
+    def _is_full(self) -> bool:
+        # A handler that has answered may still have a last step to do; it holds no stream.
+        serving = sum(not each.ended for each in self._streams.values()) + len(self._uploads)
+        return serving >= STREAMS or len(self._streams) >= 2 * STREAMS
 
     def _body(self, event: DataReceived) -> None:
         number, size = event.stream_id, event.flow_controlled_length

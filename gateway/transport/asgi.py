@@ -122,7 +122,7 @@ class Exchange:
 
         Raises `PayloadTooLarge`, `HttpError` 408 and `Cancelled` (the client went away first).
         """
-        if self._declared() > self._limits.body_bytes:
+        if (self.declared_bytes or 0) > self._limits.body_bytes:
             raise PayloadTooLarge("declared length is over the cap")
         if not self._invited:
             self._invited = True
@@ -135,11 +135,12 @@ class Exchange:
             raise Cancelled("the client went away before its body ended")
         return bytes(self._body)
 
-    def _declared(self) -> int:
-        """The body's length as declared; 0 where none is, or none that could be meant."""
+    @property
+    def declared_bytes(self) -> int | None:
+        """The body's length as declared; None where none is, or none that could be meant."""
         declared = self.head.headers.get("content-length")
         if not (declared.isascii() and declared.isdigit()):
-            return 0
+            return None
         return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
     async def _look(self) -> None:

@@ -103,8 +103,9 @@ class Seats:
         """Stores a turn and ends its lease."""
         try:
             await unbroken(self._store.commit(lease, messages, record=record))
-        except GatewayError:
-            # Whoever waits for this turn's end need not wait for the store a second time.
+        except BaseException:
+            # Whatever it was, also a cancellation that hides a failure; after a good end it does
+            # nothing. Whoever waits for this turn's end need not wait for the store once more.
             self._spawn(self._release(lease))
             raise
         finally:

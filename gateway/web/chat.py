@@ -125,11 +125,11 @@ class Chat:
     ) -> AbstractAsyncContextManager[Held]:
         """What the request takes from its limits, until it is over."""
         services = self._services
-        declared = request.head.headers.get("content-length")
+        declared = request.exchange.declared_bytes
         return services.limits.admitted(
             principal,
             visitor=self._admission.visitor(request.head, request.exchange.client),
-            body_bytes=int(declared) if declared.isdigit() else services.bounds.body_bytes,
+            body_bytes=services.bounds.body_bytes if declared is None else declared,
             max_tokens=agent.max_tokens,
         )
 

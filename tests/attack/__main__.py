@@ -1,53 +1,189 @@
-"""Attacks a gateway on loopback for about half a minute, and judges how it takes it.
+"""Attacks a gateway on loopback, and judges how it takes it.
 
-    python -m tests.attack
+    python -m tests.attack [--all] [--stock] [CASE…]
 
-Each attack is bounded in count and time. After each one no turn may be left, and at the end the
-gateway may not hold more files and sockets than before.
+Short cases run unless `--all` asks for the long ones too. A good client chats beside every case:
+what does not complete for it is the case's failure, and so is what the gateway holds afterwards
+above its base (turns, calls of the model, descriptors, tasks). `--stock` runs the cases against
+the gateway and against stock Hypercorn with a plain application, and ends with 0 only if each
+case that is known to break the latter breaks it, and none the gateway: so the cases bite.
 """
 
+import argparse
 import asyncio
+import contextlib
 import sys
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
-from tests.attack.cases import CASES
-from tests.attack.rig import IDLE_S, LATE_S, descriptors, open_rig, serves, settles, within
-from tests.ci.table import Table
-from tests.e2e.world import World
+from tests.attack import early, floods, idle, leaving, odd, readers
+from tests.attack.case import CASES, Case
+from tests.attack.good import GoodClient, p99_ms
+from tests.attack.site import IDLE_S, Held, Kind, Site, open_site
 
-_SPARE_DESCRIPTORS = 2
+MODULES = (early, leaving, readers, idle, floods, odd)
+_CASE_S = 45.0
+_LONG_CASE_S = 200.0
 
 
-async def attack(world: World, table: Table) -> None:
-    """Every case, and what is left over after all of them."""
-    await serves(world, 4)
-    before = descriptors(world)
-    for case in CASES:
-        world.forget_replies()
+@dataclass
+class Result:
+    """What a case came to on one kind of site; `p99_ms` is the good client's."""
+
+    case: Case
+    kind: Kind
+    wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    p99_ms: float = 0.0
+    turns: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether the site took it well."""
+        return not self.wrong
+
+
+class Arena:
+    """One site for case after case; a new one after a case that it did not take well."""
+
+    def __init__(self, kind: Kind, full: bool) -> None:
+        self._kind: Kind = kind
+        self._full = full
+        self._stack = contextlib.AsyncExitStack()
+        self._site: Site | None = None
+        self._base = Held(0, 0)
+
+    async def run(self, case: Case) -> Result:
+        """One case, with all that is judged around it."""
+        result = Result(case, self._kind)
+        site = await self._open()
+        good = None if case.alone else GoodClient(site)
         began = time.monotonic()
-        tries, wrong = await case(world)
-        if not await settles(world):
-            wrong.append("a turn or a call of the model was left over")
-        took = f"{tries} tries, {time.monotonic() - began:.1f} s"
-        table.row(case.__name__.replace("_", " "), took, good=not wrong, saw="; ".join(wrong))
-    limit = before + _SPARE_DESCRIPTORS
-    good = await within(IDLE_S + LATE_S, lambda: descriptors(world) <= limit)
-    held = f"{before} before, {descriptors(world)} after"
-    table.row("files and sockets", held, good=good, saw=held)
-    noise = world.gateway.noise
-    table.row("log", "every line is JSON", good=not noise, saw=noise)
+        result.wrong += await self._attacked(case, site)
+        result.seconds = time.monotonic() - began
+        if good is not None:
+            result.wrong += await good.stop()
+            result.p99_ms, result.turns = p99_ms(good.seconds), len(good.seconds)
+        result.wrong += await self._aftermath(case, site)
+        if result.wrong:
+            await self.close()
+        return result
+
+    async def close(self) -> None:
+        """Ends the site."""
+        self._site = None
+        await self._stack.aclose()
+
+    async def _open(self) -> Site:
+        if self._site is None:
+            self._site = await self._stack.enter_async_context(
+                open_site(self._kind, tls=self._kind == "ours")
+            )
+            await _warm_up(self._site)
+            self._base = await self._site.held()
+        return self._site
+
+    async def _attacked(self, case: Case, site: Site) -> list[str]:
+        try:
+            async with asyncio.timeout(_LONG_CASE_S if self._full else _CASE_S):
+                return await case.run(site, self._full)
+        except TimeoutError as error:
+            return [f"it did not come to an end: {error!r}"]
+        except Exception as error:
+            return [f"it broke off: {error!r}"]
+
+    async def _aftermath(self, case: Case, site: Site) -> list[str]:
+        try:
+            wrong = await site.leaks(self._base)
+        except Exception as error:
+            wrong = [f"nothing is left to be measured: {error!r}"]
+        site.model.forget()
+        faults = site.faults()
+        return wrong if case.faults else wrong + faults[:2]
 
 
-async def main() -> int:
+async def _warm_up(site: Site) -> None:
+    """A few turns, so that what is made once is made; then quiet, so that the base is one."""
+    client = GoodClient(site)
+    await asyncio.sleep(0.3)
+    await client.stop()
+    await asyncio.sleep(IDLE_S + 0.5)
+    site.faults()
+
+
+@contextlib.asynccontextmanager
+async def _arena(kind: Kind, full: bool) -> AsyncIterator[Arena]:
+    arena = Arena(kind, full)
+    try:
+        yield arena
+    finally:
+        await arena.close()
+
+
+def _show(result: Result) -> None:
+    mark = "ok  " if result.good else "FAIL"
+    beside = f"p99 {result.p99_ms:4.0f} ms of {result.turns} turns" if result.turns else ""
+    took = f"{result.seconds:5.1f} s"
+    print(f"{mark} {result.case.name:<6} {result.case.what:<66} {took}  {beside}", flush=True)
+    for wrong in result.wrong:
+        print(f"     {wrong[:400]}", flush=True)
+
+
+async def attack(cases: Sequence[Case], *, full: bool) -> int:
+    """Runs the cases against the gateway; the exit status."""
+    results = []
+    began = time.monotonic()
+    async with _arena("ours", full) as arena:
+        for case in cases:
+            results.append(await arena.run(case))
+            _show(results[-1])
+    bad = sum(not result.good for result in results)
+    print(f"attack: {len(results) - bad} passed, {bad} failed, {time.monotonic() - began:.0f} s")
+    return int(bad > 0)
+
+
+async def compare(cases: Sequence[Case], *, full: bool) -> int:
+    """Runs the cases against both; the exit status."""
+    print("| case | what is done | stock | ours | seconds |\n|---|---|---|---|---|", flush=True)
+    found: list[str] = []
+    async with _arena("stock", full) as stock, _arena("ours", full) as ours:
+        for case in cases:
+            theirs, own = await stock.run(case), await ours.run(case)
+            took = f"{theirs.seconds:.1f} / {own.seconds:.1f}"
+            judged = [("passes" if each.good else "fails") for each in (theirs, own)]
+            print(f"| {case.name} | {case.what} | {' | '.join(judged)} | {took} |", flush=True)
+            if case.fails_on_stock and theirs.good:
+                found.append(f"{case.name} does not bite: stock Hypercorn passes")
+            found += [f"{case.name}: {wrong}" for wrong in own.wrong]
+            for wrong in theirs.wrong:
+                print(f"{case.name} stock: {wrong}", file=sys.stderr, flush=True)
+    for each in found:
+        print(each, flush=True)
+    return int(bool(found))
+
+
+def main() -> int:
     """The exit status."""
-    table = Table("attack")
-    with tempfile.TemporaryDirectory() as directory:
-        async with open_rig(Path(directory)) as world:
-            await attack(world, table)
-    return table.close()
+    arguments = argparse.ArgumentParser(prog="python -m tests.attack")
+    arguments.add_argument("--all", action="store_true", help="the long cases and clocks too")
+    arguments.add_argument("--stock", action="store_true", help="stock Hypercorn beside it")
+    arguments.add_argument("cases", nargs="*", metavar="CASE", help="only these")
+    chosen = arguments.parse_args()
+    unknown = set(chosen.cases) - set(CASES)
+    if unknown:
+        arguments.error(f"no such case: {', '.join(sorted(unknown))}")
+    if chosen.cases:
+        cases = [CASES[name] for name in chosen.cases]
+    elif chosen.stock:
+        cases = [case for case in CASES.values() if case.fails_on_stock]
+    else:
+        cases = [c for c in CASES.values() if chosen.all or not c.long]
+    cases.sort(key=lambda case: case.name)
+    if chosen.stock:
+        return asyncio.run(compare(cases, full=chosen.all))
+    return asyncio.run(attack(cases, full=chosen.all))
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(main())

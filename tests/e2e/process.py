@@ -44,6 +44,7 @@ class GatewayProcess:
         self.file = directory / "gateway.yaml"
         self.file.write_text(json.dumps(config, indent=1))  # JSON is YAML
         self.arguments = arguments
+        self.environment: dict[str, str] = {}
         self.records: list[dict[str, object]] = []
         self.noise: list[str] = []
         self.leaks: list[str] = []
@@ -72,7 +73,7 @@ class GatewayProcess:
             str(self.file),
             *self.arguments,
             cwd=self.directory,
-            env=clean_environment(),
+            env=clean_environment(**self.environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

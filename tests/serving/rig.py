@@ -81,6 +81,8 @@ class Service:
             pass
         if path != "/short":
             await send({"type": "http.response.body", "body": b"done", "more_body": False})
+        if path == "/linger":
+            await self.go.wait()
 
     async def _read(self, receive: Receive) -> None:
         body, more = b"", True

@@ -143,6 +143,17 @@ async def test_a_body_comes_whole_whatever_its_frames_and_padding(it: Service) -
     assert it.bodies == [body]
 
 
+async def test_handlers_that_have_answered_count_for_no_stream(it: Service) -> None:
+    async with await it.client() as client:
+        for number in range(1, 201, 2):
+            client.write(client.request(number, "/linger"))
+            assert await client.body(number) == [b"done"]
+        assert it.running["/linger"] == 100
+        client.write(client.request(201))
+        assert await client.status(201) == "200"
+        it.go.set()
+
+
 async def test_the_hundred_and_first_stream_is_refused_and_the_others_live(it: Service) -> None:
     async with await it.client() as client:
         for number in range(1, 201, 2):

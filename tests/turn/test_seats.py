@@ -50,6 +50,7 @@ class SlowStore(MemoryStore):
         super().__init__(lease_s=lease_s)
         self.pause_s = 0.0
         self.down = False
+        self.fault: Exception = StoreUnavailable("down")
         self.renewals = 0
         self.releases = 0
 
@@ -89,7 +90,7 @@ class SlowStore(MemoryStore):
     async def _wait(self) -> None:
         await asyncio.sleep(self.pause_s)
         if self.down:
-            raise StoreUnavailable("down")
+            raise self.fault
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -191,11 +192,13 @@ async def test_a_store_that_is_down_for_a_moment_costs_no_lease() -> None:
         await seat.keep(EXCHANGE)
 
 
-async def test_a_turn_that_cannot_be_stored_ends_its_lease() -> None:
+@pytest.mark.parametrize("fault", [StoreUnavailable("down"), RuntimeError("the store's own fault")])
+async def test_a_turn_that_cannot_be_stored_ends_its_lease(fault: Exception) -> None:
     workers = Workers()
+    workers.store.fault = fault
     async with workers.turn(0) as seat:
         workers.store.down = True
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(type(fault)):
             await seat.keep(EXCHANGE)
         workers.store.down = False
         await seat.leave()
