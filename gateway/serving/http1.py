@@ -164,7 +164,10 @@ class Http1Protocol:
         if not stream.uploaded:
             self._hang_up()
         elif not stream.keeps_alive or self._config.connections.stopping:
-            self._end()
+            if self._buffer:
+                self._hang_up()
+            else:
+                self._end()
         else:
             self._stream = None
             self._connection.rest(on=True)

@@ -190,8 +190,11 @@ class Server:
     async def _serve(self, connection: Connection) -> None:
         try:
             await connection
-        except Exception as error:  # noqa: BLE001 - a connection's fault ends that connection
+        except OSError as error:
             _log.debug("a connection ended with %r", error)
+            connection.writer.transport.abort()
+        except Exception:  # noqa: BLE001 - the server's own fault, which ends no other connection
+            _log.exception("connection_fault")
             connection.writer.transport.abort()
 
     def stop_accepting(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -134,13 +135,13 @@ async def reply(send: Send, status: int, body: bytes, *fields: tuple[bytes, byte
 
 
 class World:
-    """One server and its application; `faults` is what the event loop was told of."""
+    """One server and its application; `faults` is what it and its event loop complained of."""
 
     def __init__(self, address: Address, app: App, connections: Connections) -> None:
         self.address = address
         self.app = app
         self.connections = connections
-        self.faults: list[dict[str, object]] = []
+        self.faults: list[object] = []
 
     async def connect(self) -> H1:
         """A connection; the caller closes it."""
@@ -165,6 +166,15 @@ class World:
                 await asyncio.sleep(0.01)
 
 
+class _Complaints(logging.Handler):
+    def __init__(self, found: list[object]) -> None:
+        super().__init__(logging.WARNING)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._found.append(record.getMessage())
+
+
 @asynccontextmanager
 async def serving(*, idle_s: float = 30, unread_s: float = 30) -> AsyncIterator[World]:
     """A server that ends with nothing left open and nothing wrong."""
@@ -173,6 +183,9 @@ async def serving(*, idle_s: float = 30, unread_s: float = 30) -> AsyncIterator[
         world = World(Address(*sock.getsockname()), app, connections)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: world.faults.append(context))
+        log = logging.getLogger("gateway.serving")
+        complaints = _Complaints(world.faults)
+        log.addHandler(complaints)
         task = asyncio.create_task(serve(app, [sock], stop, idle_s=idle_s, connections=connections))
         try:
             yield world
@@ -180,13 +193,9 @@ async def serving(*, idle_s: float = 30, unread_s: float = 30) -> AsyncIterator[
             stop.set()
             async with asyncio.timeout(CLOCK_S):
                 await task
+            log.removeHandler(complaints)
     await world.settled()
     assert world.faults == []
-
-
-def reset(connection: H1) -> None:
-    """Ends a client's connection with a TCP reset."""
-    connection.abort()
 
 
 def descriptors() -> int:

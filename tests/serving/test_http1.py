@@ -1,6 +1,7 @@
 import asyncio
 import re
 import time
+from random import Random
 
 import pytest
 
@@ -217,6 +218,45 @@ async def test_http_2_begins_a_connection_or_not_at_all() -> None:
             assert (await reader.readexactly(4))[3] == 4, "a SETTINGS frame"
         writer.close()
         assert statuses(await it.talk(GET % (b"first", b"") + preface)) == [200, 505]
+
+
+async def test_a_length_that_no_body_has() -> None:
+    async with serving() as it:
+        data = POST % (b"echo", b"content-length: " + b"9" * 5000 + b"\r\n")
+        assert statuses(await it.talk(data)) == [400]
+
+
+async def test_whatever_is_sent_the_server_goes_on() -> None:
+    # The fixture fails if anything was left open, or the event loop complained of anything.
+    good = [
+        GET % (b"echo?a=b", b"x: y\r\n"),
+        POST % (b"echo", b"content-length: 5\r\n") + b"hello",
+        POST % (b"echo", b"transfer-encoding: chunked\r\n") + b"2\r\nhe\r\n0\r\nx: y\r\n\r\n",
+        POST % (b"early", b"expect: 100-continue\r\ncontent-length: 3\r\n"),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5),
+    ]
+    random = Random(1)
+    async with serving(idle_s=0.5) as it:
+
+        async def send_damaged() -> None:
+            data = bytearray(b"".join(random.choices(good, k=random.randint(1, 4))))
+            for _ in range(random.randint(1, 3)):
+                at = random.randrange(len(data))
+                data[at : at + random.randint(0, 3)] = random.choice(
+                    [b"", b"\r\n", b"\n", b"\0", b":", b" ", b"\xff", b"0", b"chunked", b"\r\n\r\n"]
+                )
+            reader, writer = await asyncio.open_connection(*it.address)
+            writer.write(data)
+            await asyncio.sleep(0.01)
+            if random.random() < 0.5:
+                writer.write_eof()
+                async with asyncio.timeout(CLOCK_S):
+                    await reader.read()
+            writer.close()
+
+        for _ in range(30):
+            await asyncio.gather(*(send_damaged() for _ in range(20)))
+        assert statuses(await it.talk(LAST)) == [200]
 
 
 # One after another.

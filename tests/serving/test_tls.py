@@ -134,6 +134,14 @@ async def test_curl(module_world: World, flag: str, version: str) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_http_2_is_spoken_only_where_alpn_chose_it(module_world: World) -> None:
+    connection = await module_world.h1(tls=True)
+    answer = await whole(await connection.send_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    assert answer.status == 505
+    await connection.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_bytes_that_are_not_tls_end_the_connection_and_nothing_else(
     module_world: World,
 ) -> None:
