@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from tests.ci.chromium import Page
-from tests.ci.debian import find_or_install
 from tests.ci.table import Table
 from tests.clients import browser, fetching, journey, node, raw, samples
 from tests.clients.grid import REASONS, Grid, compact
@@ -37,9 +36,7 @@ async def main() -> int:
     table = Table("clients")
     grid = Grid(table)
     npm = await node.ready(table)
-    chromium = find_or_install("chromium", "chromium")
-    if chromium is None:
-        table.leave_out("Chromium", "chromium")
+    chromium = browser.ready(table)
     page = Page()
     shop = await page.start()
     with tempfile.TemporaryDirectory() as directory:

@@ -5,9 +5,12 @@ itself says which protocol it spoke.
 """
 
 import json
+import subprocess
 from typing import Final
 
 from tests.ci.chromium import Page, visit
+from tests.ci.debian import find_or_install
+from tests.ci.table import Table
 from tests.clients import raw
 from tests.clients.cases import CASES, Case
 from tests.clients.grid import Client, Grid
@@ -39,6 +42,18 @@ async function work() {
   await fetch("/report", { method: "POST", body: JSON.stringify(results) });
 })();
 </script>"""
+
+
+def ready(table: Table) -> str | None:
+    """The browser's path, if there is one; installs it in CI."""
+    try:
+        found = find_or_install("chromium", "chromium")
+    except subprocess.CalledProcessError as error:
+        table.row("apt-get", "installs chromium", good=False, saw=error)
+        return None
+    if found is None:
+        table.leave_out("Chromium", "chromium")
+    return found
 
 
 async def check(stage: Stage, grid: Grid, browser: str, page: Page) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -109,6 +110,8 @@ def _run_python(code: str) -> Seen:
 
 
 async def _curl(stage: Stage, grid: Grid) -> None:
+    if shutil.which("curl") is None:
+        return  # `raw` has said so
     with tempfile.TemporaryDirectory() as home:
         file = Path(home, ".curlrc")
         for http, options in CURLRC.items():

@@ -23,6 +23,8 @@ from tests.upstream import Script, ScriptedUpstream, Seen, answer
 QUESTION: Final = "Grüße, 你好 🧑‍🚀: what now?"
 """What clients say that may say anything."""
 
+_PATIENT: Final = {"connect_s": 5, "first_token_s": 20, "idle_s": 20, "total_s": 25}
+
 SENTENCES: Final = {
     QUESTION,
     "What should we do next?",
@@ -108,7 +110,7 @@ async def open_stage(directory: Path, origins: Sequence[str] = ()) -> AsyncItera
 
 def _config(url: str, origins: list[str], limits: dict[str, float]) -> dict[str, object]:
     return config(
-        {word: upstream(f"{url}/v1", model=word) for word in BY_WORD},
+        {word: upstream(f"{url}/v1", model=word, **_PATIENT) for word in BY_WORD},
         agents={word: {"upstreams": [word]} for word in BY_WORD},
         tenants={
             word: tenant(
