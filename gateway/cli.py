@@ -303,7 +303,9 @@ def _summary(settings: "Settings") -> list[tuple[str, str]]:
 def _place(upstream: "UpstreamSettings") -> str:
     if upstream.protocol == "embedded":
         return "embedded model"
-    return f"{upstream.protocol} {upstream.model} at {upstream.base_url}"
+    servers = [upstream.base_url] if upstream.base_url else []
+    servers += [target.base_url for target in upstream.targets]
+    return f"{upstream.protocol} {upstream.model} at {', '.join(servers)}"
 
 
 def _access(tenant: "TenantSettings") -> str:
@@ -364,9 +366,10 @@ def _all_online(settings: "Settings") -> bool:
         if upstream.protocol == "embedded"
     ]
     probes = [
-        _probe(name, upstream)
+        probe
         for name, upstream in settings.upstreams.items()
         if upstream.protocol != "embedded"
+        for probe in _probes(name, upstream)
     ]
     if probes:
         from gateway.probe import probe_all
@@ -381,7 +384,7 @@ def _line(verdict: "Verdict") -> str:
     return f"{verdict.name}: {verdict.text}"
 
 
-def _probe(name: str, upstream: "UpstreamSettings") -> "Probe":
+def _probes(name: str, upstream: "UpstreamSettings") -> list["Probe"]:
     from gateway.probe import Probe
 
     headers: dict[str, str] = {}
@@ -395,7 +398,11 @@ def _probe(name: str, upstream: "UpstreamSettings") -> "Probe":
     headers |= {
         header.lower(): value.get_secret_value() for header, value in upstream.extra_headers.items()
     }
-    return Probe(name, f"{upstream.base_url}{path}", upstream.model, headers)
+    servers = [(f"{name} at {target.base_url}", target.base_url) for target in upstream.targets]
+    return [
+        Probe(label, f"{base_url}{path}", upstream.model, headers, upstream.ca_file)
+        for label, base_url in servers or [(name, upstream.base_url or "")]
+    ]
 
 
 def _embedded_verdict(name: str) -> "Verdict":

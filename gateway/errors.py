@@ -13,8 +13,9 @@ kind, so no upstream's words, key, path or stack can reach it.
     ├── Unavailable             this gateway, for now
     │   └── Overloaded  Draining  StoreUnavailable
     ├── UpstreamError           the model's side
-    │   ├── UpstreamRateLimited  UpstreamUnavailable  UpstreamTimeout
-    │   └── UpstreamProtocolError  Truncated  ContentFiltered
+    │   ├── UpstreamRateLimited  UpstreamUnavailable  UpstreamDenied  UpstreamRejected
+    │   ├── UpstreamTimeout     ConnectTimeout  FirstTokenTimeout  IdleTimeout  TotalTimeout
+    │   └── UpstreamProtocolError  Truncated  ReplyTooLong  ContentFiltered
     └── TurnStopped             a running turn was ended from outside
         └── Cancelled  Deadline  Drained
 """
@@ -62,11 +63,13 @@ class GatewayError(Exception):
     """Something that ends a request.
 
     `retry_after` is in seconds, for the answer's `Retry-After`; None leaves the choice to the
-    answer (429 and 503 always carry one).
+    answer (429 and 503 always carry one). `elsewhere` says that the same call may do better on
+    another server.
     """
 
     kind: ClassVar[ErrorKind] = "internal"
     status: ClassVar[int] = 500
+    elsewhere: ClassVar[bool] = False
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message or self.kind)
@@ -188,10 +191,21 @@ class StoreUnavailable(Unavailable):
 
 
 class UpstreamError(GatewayError):
-    """The model's server refused the call, or answered what no codec understands."""
+    """The model's server failed, or answered what no codec understands."""
 
     kind: ClassVar[ErrorKind] = "upstream_error"
     status: ClassVar[int] = 502
+    elsewhere: ClassVar[bool] = True
+
+
+class UpstreamRejected(UpstreamError):
+    """The upstream finds fault with the request itself: 400, 413, 422 and their like."""
+
+    elsewhere: ClassVar[bool] = False
+
+
+class UpstreamDenied(UpstreamError):
+    """The upstream refuses the gateway's own key, or does not know the model: 401 to 404."""
 
 
 class UpstreamProtocolError(UpstreamError):
@@ -213,22 +227,45 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The upstream let one of its clocks run out: connect, first token, idle or total."""
+    """The upstream was too slow: it says so itself (408, 504), or one of the clocks ran out."""
 
     kind: ClassVar[ErrorKind] = "upstream_timeout"
     status: ClassVar[int] = 504
 
 
+class ConnectTimeout(UpstreamTimeout):
+    """No connection within `connect_s`."""
+
+
+class FirstTokenTimeout(UpstreamTimeout):
+    """Nothing generated within `first_token_s`."""
+
+
+class IdleTimeout(UpstreamTimeout):
+    """No byte for `idle_s`."""
+
+
+class TotalTimeout(UpstreamTimeout):
+    """The call is not over after `total_s`."""
+
+
 class Truncated(UpstreamError):
-    """The upstream's stream ended without its end mark, or the reply passed `output_bytes`."""
+    """The upstream's stream ended without its end mark."""
 
     kind: ClassVar[ErrorKind] = "truncated"
+
+
+class ReplyTooLong(Truncated):
+    """The reply was cut by the gateway: it is longer than it may be."""
+
+    elsewhere: ClassVar[bool] = False
 
 
 class ContentFiltered(UpstreamError):
     """The upstream's own filter refused the prompt."""
 
     kind: ClassVar[ErrorKind] = "content_filtered"
+    elsewhere: ClassVar[bool] = False
 
 
 class TurnStopped(GatewayError):

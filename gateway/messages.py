@@ -22,6 +22,14 @@ class Usage:
     output_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a million tokens cost, in whatever currency the configuration means."""
+
+    input: float
+    output: float
+
+
 class Headers:
     """A request's or an answer's header fields: names in lower case, order and repeats kept."""
 

@@ -24,6 +24,7 @@ from gateway.messages import (
     Message,
     MessagePage,
     Once,
+    Price,
     Principal,
     Prompt,
     Recorded,
@@ -119,6 +120,11 @@ class Decoder(Protocol):
         """The events that the end of the stream completes; raises `Truncated` if cut short."""
         ...
 
+    @property
+    def finishing(self) -> bool:
+        """Whether `close` would be a good end now: all that matters is there, bar the end mark."""
+        ...
+
 
 class Upstream(Protocol):
     """A model server's wire format; stateless."""
@@ -154,6 +160,33 @@ class ModelStream(Protocol):
         ...
 
 
+class ModelCall(Protocol):
+    """A place for one call at one of a model's servers, held until `end`."""
+
+    target: str
+
+    async def send(
+        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
+    ) -> ModelStream:
+        """Sends the prompt and waits for a good answer's head; `headers` go along.
+
+        Raises `GatewayError`.
+        """
+        ...
+
+    def began(self) -> None:
+        """The model has begun to generate."""
+        ...
+
+    def end(self, error: GatewayError | None) -> None:
+        """The call is over, well if there is no error; `Cancelled` blames nobody."""
+        ...
+
+    async def again(self, error: GatewayError) -> "ModelCall | None":
+        """A place for another try after `error`; None if this model is not to be asked again."""
+        ...
+
+
 class Model(Protocol):
     """A configured upstream, ready to call. Times are in seconds, sizes in tokens."""
 
@@ -165,13 +198,13 @@ class Model(Protocol):
     first_token_s: float
     idle_s: float
     total_s: float
+    price: Price | None
 
-    async def call(
-        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
-    ) -> ModelStream:
-        """Sends the prompt and waits for a good answer's head; `headers` go along.
+    async def place(self, *, last_resort: bool = True) -> ModelCall:
+        """A place for one call. Raises `UpstreamUnavailable` if none comes free in time.
 
-        Raises `GatewayError`.
+        Without `last_resort` also if every server is out of use for its failures: there is
+        another upstream to go to.
         """
         ...
 
@@ -180,7 +213,7 @@ class Downstream(Protocol):
     """The client's side of one turn.
 
     `one_shot` and `opened` tell the engine whether a failure can still be a status,
-    `terminal_sent` whether it can still be told at all.
+    `terminal_sent` whether it can still be told at all, `gone` that nobody reads any more.
     """
 
     one_shot: bool
@@ -193,6 +226,11 @@ class Downstream(Protocol):
     @property
     def terminal_sent(self) -> bool:
         """Whether the terminal record was sent."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone."""
         ...
 
     async def begin(self) -> None:

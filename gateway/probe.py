@@ -7,8 +7,10 @@ redirect followed. Nothing is generated, so nothing is billed. A verdict never h
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -20,12 +22,16 @@ _NAMES_SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A model server to ask: the address of its list of models, and the model that is meant."""
+    """A model server to ask: the address of its list of models, and the model that is meant.
+
+    `ca_file` replaces the machine's own list of trusted authorities.
+    """
 
     name: str
     url: str
     model: str
     headers: Mapping[str, str] = field(repr=False)
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,15 @@ async def _verdict(session: aiohttp.ClientSession, probe: Probe) -> Verdict:
     good, text = False, ""
     try:
         headers = {"accept": "application/json", "accept-encoding": "identity", **probe.headers}
-        async with session.get(probe.url, headers=headers, allow_redirects=False) as answer:
+        tls = ssl.create_default_context(cafile=probe.ca_file) if probe.ca_file else True
+        asked = session.get(probe.url, headers=headers, allow_redirects=False, ssl=tls)
+        async with asked as answer:
             body = await _read(answer.content)
             good, text = _judged(probe, answer.status, body)
     except aiohttp.ClientConnectorDNSError:
         text = "the host name cannot be resolved; check base_url"
     except aiohttp.ClientConnectorCertificateError:
-        text = "its certificate is not trusted; check base_url and this machine's certificates"
+        text = "its certificate is not trusted; check base_url and ca_file"
     except aiohttp.ClientConnectorError as error:
         text = f"cannot connect ({error.os_error.strerror or 'no reason given'}); is it running?"
     except TimeoutError:

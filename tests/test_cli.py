@@ -118,7 +118,7 @@ def test_wrong_usage_is_exit_code_two_and_says_why(arguments: list[str]) -> None
 def test_a_good_file_is_ok_with_a_summary() -> None:
     file = write(
         {
-            "upstreams": {"main": {"base_url": "http://x/v1", "api_key": "hunter2", "model": "m"}},
+            "upstreams": {"main": {"base_url": "https://x/v1", "api_key": "hunter2", "model": "m"}},
             "agents": {"default": {"upstreams": ["main"]}},
             **tenants(),
         }
@@ -129,7 +129,7 @@ def test_a_good_file_is_ok_with_a_summary() -> None:
     assert result.stdout.splitlines() == [
         "ok: gateway.yaml",
         "  listens    127.0.0.1:8080",
-        "  upstream   main: openai m at http://x/v1",
+        "  upstream   main: openai m at https://x/v1",
         "  agent      default: main",
         "  tenant     acme: agent default, 1 key, 1 session secret",
     ]

@@ -88,7 +88,7 @@ tenants:
     keys:
       a: {{hash: "{HASH}", dialects: [widgt]}}
       b: {{hash: "{HASH}", dialects: [widget]}}
-prices: {{m: {{input: 1, output: 2}}}}
+tools: {{lookup: {{kind: http, url: "https://x"}}}}
 """
     found = {problem.key: problem.text for problem in problems(text)}
     assert set(found) == {
@@ -101,7 +101,7 @@ prices: {{m: {{input: 1, output: 2}}}}
         "tenants.Acme",
         "tenants.acme.agent",
         "tenants.acme.keys.a.dialects.0",
-        "prices",
+        "tools",
     }
 
 
@@ -151,6 +151,11 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
         ("upstreams.local.model", "x", "means nothing for protocol embedded"),
         ("upstreams.local.extra_body", {"since": datetime(2026, 1, 1, tzinfo=UTC)}, "JSON values"),
         ("upstreams.local.max_in_flight", "many", "must be a whole number"),
+        ("upstreams.local.targets", [{"base_url": "http://x"}], "means nothing for protocol emb"),
+        ("upstreams.local.ca_file", "ca.pem", "means nothing for protocol embedded"),
+        ("upstreams.local.max_tokens_field", "tokens", "'max_tokens' or 'max_completion_tokens'"),
+        ("prices.m", {"input": -1, "output": 1}, "must be at least 0"),
+        ("prices.m", {"input": 1}, "is required"),
         ("agents.default.upstreams", [], "must not be empty"),
         ("agents.default.upstreams", ["local", "local"], "'local' is given twice"),
         ("agents.default.temperature", 2.1, "must be at most 2"),
@@ -245,6 +250,82 @@ def test_an_address_that_calls_cannot_be_appended_to_is_refused_unquoted(url: st
     assert "hunter2" not in str(problem)
 
 
+def test_several_servers_have_weights() -> None:
+    targets = [{"base_url": "http://a/v1"}, {"base_url": "http://b/v1/", "weight": 3}]
+    upstream = load({"upstreams": {"local": {"targets": targets}}}).upstreams["local"]
+    assert [(target.base_url, target.weight) for target in upstream.targets] == [
+        ("http://a/v1", 1),
+        ("http://b/v1", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "key", "words"),
+    [
+        (
+            {"base_url": "http://a", "targets": [{"base_url": "http://b"}]},
+            "targets",
+            "remove base_url",
+        ),
+        ({"targets": [{"base_url": "http://a/"}, {"base_url": "http://a"}]}, "targets", "twice"),
+        ({"base_url": "http://a", "ca_file": "/nowhere.pem"}, "ca_file", "cannot be read"),
+        ({"base_url": "http://a", "ca_file": "/dev/null"}, "ca_file", "no certificates"),
+        (
+            {
+                "base_url": "http://a",
+                "protocol": "anthropic",
+                "max_tokens_field": "max_completion_tokens",
+            },
+            "max_tokens_field",
+            "protocol anthropic",
+        ),
+    ],
+)
+def test_what_an_upstream_cannot_mean_is_refused(
+    upstream: dict[str, object], key: str, words: str
+) -> None:
+    problem = only_problem({"upstreams": {"local": upstream}})
+    assert problem.key == f"upstreams.local.{key}"
+    assert words in problem.text
+
+
+@pytest.mark.parametrize(
+    ("target", "key"), [({"base_url": "http://a", "weight": 0}, "weight"), ({}, "base_url")]
+)
+def test_a_target_is_judged_like_an_address(target: dict[str, object], key: str) -> None:
+    found = problems({"upstreams": {"local": {"targets": [target]}}})
+    assert f"upstreams.local.targets.0.{key}" in {problem.key for problem in found}
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://models.example/v1", True),
+        ("https://models.example/v1", False),
+        ("http://127.0.0.1:9001/v1", False),
+        ("http://[::1]:9001/v1", False),
+        ("http://localhost/v1", False),
+    ],
+)
+def test_a_key_that_would_travel_unencrypted_is_warned_about(url: str, warned: bool) -> None:
+    for where in ({"base_url": url}, {"targets": [{"base_url": url}]}):
+        upstream = {"api_key": "hunter2", **where}
+        found = load_settings(to_file({"upstreams": {"local": upstream}}), {}, {}).warnings
+        assert any("unencrypted" in warning for warning in found) == warned
+        assert "hunter2" not in str(found)
+    keyless = {"upstreams": {"local": {"base_url": url}}}
+    assert not load_settings(to_file(keyless), {}, {}).warnings
+
+
+def test_a_price_that_nobody_pays_is_warned_about() -> None:
+    values = {
+        "upstreams": {"local": {"base_url": "http://x", "model": "large"}},
+        "prices": {"lagre": {"input": 1, "output": 1}, "large": {"input": 1, "output": 1}},
+    }
+    (warning,) = load_settings(to_file(values), {}, {}).warnings
+    assert warning.startswith("prices.lagre: no upstream has this model; did you mean large?")
+
+
 def test_an_address_loses_its_last_slash() -> None:
     upstream = {"base_url": "https://x.example/v1/"}
     assert load({"upstreams": {"local": upstream}}).upstreams["local"].base_url == (
@@ -312,13 +393,11 @@ def test_a_trusted_proxy_is_an_address_or_a_network(text: str) -> None:
     ("key", "value"),
     [
         ("server.playground", True),
-        ("upstreams.main.targets", [{"base_url": "http://x/v1", "weight": 1}]),
         ("agents.default.tools", ["lookup"]),
         ("agents.default.tool_rounds", 2),
         ("agents.default.guards", ["no_go"]),
         ("tools.lookup", {"kind": "http", "url": "https://x"}),
         ("guards.no_go", {"kind": "phrases", "phrases": ["x"]}),
-        ("prices.m", {"input": 1, "output": 1}),
     ],
 )
 def test_a_setting_that_would_do_nothing_yet_is_refused(key: str, value: object) -> None:

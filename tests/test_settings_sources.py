@@ -222,7 +222,7 @@ def test_flags_override_variables() -> None:
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_secret_may_be_in_a_file(ending: str) -> None:
     _write("key", f" a b {ending}")
-    values = {"upstreams": {"local": {"base_url": "http://x", "api_key_file": "key"}}}
+    values = {"upstreams": {"local": {"base_url": "https://x", "api_key_file": "key"}}}
     key = load(values).upstreams["local"].api_key
     assert key is not None
     assert key.get_secret_value() == " a b "
@@ -266,7 +266,7 @@ def test_a_single_session_secret_is_a_list_of_one() -> None:
 
 
 def test_a_file_that_everybody_can_read_is_warned_about() -> None:
-    values = {"upstreams": {"local": {"base_url": "http://x", "api_key_file": "key"}}}
+    values = {"upstreams": {"local": {"base_url": "https://x", "api_key_file": "key"}}}
     _write("key", "hunter2", mode=0o604)
     (warning,) = load_settings(to_file(values), {}, {}).warnings
     assert warning.startswith("upstreams.local.api_key_file: every user")
@@ -312,7 +312,7 @@ def test_a_later_place_wins_however_it_gives_the_secret() -> None:
     key = load(values, {"GATEWAY_UPSTREAMS__LOCAL__API_KEY_FILE": "key"}).upstreams["local"].api_key
     assert key is not None
     assert key.get_secret_value() == "from-file"
-    values = {"upstreams": {"local": {"base_url": "http://x", "api_key_file": "key"}}}
+    values = {"upstreams": {"local": {"base_url": "https://x", "api_key_file": "key"}}}
     key = load(values, {"GATEWAY_UPSTREAMS__LOCAL__API_KEY": "from-env"}).upstreams["local"].api_key
     assert key is not None
     assert key.get_secret_value() == "from-env"

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -109,15 +110,19 @@ Play = Script | Callable[[Seen], Script]
 
 
 class ScriptedUpstream:
-    """The server; an async context manager. `url` is its base URL, without a version."""
+    """The server; an async context manager. `url` is its base URL, without a version.
 
-    def __init__(self, *scripts: Play) -> None:
+    With `tls` it speaks TLS.
+    """
+
+    def __init__(self, *scripts: Play, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Seen] = []
         self.connections = 0
         self.open_connections = 0
         self.arrived = asyncio.Condition()
         self.port = 0
         self._scripts: list[Play] = list(scripts)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -131,7 +136,9 @@ class ScriptedUpstream:
 
     async def start(self, port: int = 0) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -15,7 +15,8 @@ from gateway.messages import MessageStatus, PromptMessage, TurnContext
 from gateway.readers import Tokens
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
 from gateway.transport.downstream import HttpDownstream
-from gateway.turn.engine import Agent, KeptReply, Turn, TurnPlan
+from gateway.turn.engine import KeptReply, Turn
+from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
 

@@ -192,8 +192,8 @@ class _Player:
     def _expected(self, cut: int) -> Expected:
         hush = self._part.hush
         facts = self._truth.at(cut)
-        if hush:
-            facts = facts if facts.ended else Facts()
+        if hush and not facts.ended and not self._truth.at(cut, closed=False).whole:
+            facts = Facts()  # silence is a good end only after the last words
         told = tale(self._decoder(), [self._part.recording.data[:cut]], hush=hush)
         return Expected(facts, told, self._whole.text, self._whole.failure is None)
 

@@ -51,8 +51,8 @@ class Truth:
         if not recording.is_document:
             self._read_events()
 
-    def at(self, cut: int) -> Facts:
-        """The facts if the stream ends after `cut` bytes."""
+    def at(self, cut: int, *, closed: bool = True) -> Facts:
+        """The facts if the stream ends after `cut` bytes; else those of its whole events so far."""
         recording = self._recording
         if recording.is_document:
             payload = _loaded(recording.data[:cut].decode("utf-8", "replace"))
@@ -60,7 +60,7 @@ class Truth:
         place = bisect_right(self._ends, cut) - 1
         facts = self._facts[place]
         begun = recording.data[self._ends[place] : cut]
-        if facts.ended or not begun:
+        if facts.ended or not begun or not closed:
             return facts
         for _, text in EventStream().feed(_without_bom(begun, self._ends[place]) + b"\n\n"):
             facts = _after(recording.protocol, facts, text)

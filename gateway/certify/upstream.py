@@ -16,7 +16,7 @@ from gateway.events import (
     TextDelta,
     ToolCallStarted,
 )
-from gateway.messages import Prompt
+from gateway.messages import Price, Prompt
 from gateway.ports import Decoder
 
 # A decoder that neither finishes nor fails at its end would be asked for ever.
@@ -57,7 +57,10 @@ class Tale:
 
 
 def tale(decoder: Decoder, pieces: Sequence[bytes], *, hush: bool = False) -> Tale:
-    """Lets the decoder read the pieces and their end; with `hush` silence in place of the end."""
+    """Lets the decoder read the pieces and their end; with `hush` silence in place of the end.
+
+    Silence after the model's last words is taken for the end, as `transport.client` takes it.
+    """
     reads: list[list[ModelEvent]] = []
     try:
         for piece in pieces:
@@ -67,7 +70,7 @@ def tale(decoder: Decoder, pieces: Sequence[bytes], *, hush: bool = False) -> Ta
                 reads.append(decoder.feed(piece))
                 if _finished(reads):
                     return Tale(tuple(reads), None)
-        if hush:
+        if hush and not decoder.finishing:
             decoder.feed(b"")
             return Tale(tuple(reads), UpstreamTimeout())
         for _ in range(_ASKED_AT_THE_END):
@@ -93,12 +96,18 @@ class TellingModel:
     context_tokens: int | None = None
     output_tokens: int | None = None
     first_token_s = idle_s = total_s = 60.0
+    price: Price | None = None
+    target = "recording"
 
     def __init__(self) -> None:
         self.told: Tale | None = None
         self.open_calls = 0
 
-    async def call(
+    async def place(self, *, last_resort: bool = True) -> "TellingModel":
+        """Itself: there is always room."""
+        return self
+
+    async def send(
         self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
     ) -> "_TellingStream":
         """A stream that tells the tale."""
@@ -106,6 +115,15 @@ class TellingModel:
             raise Internal("no tale was lined up")
         self.open_calls += 1
         return _TellingStream(self.told, self._closed)
+
+    def began(self) -> None:
+        """Nothing depends on it here."""
+
+    def end(self, error: GatewayError | None) -> None:
+        """Nothing is given back; streams are counted when they close."""
+
+    async def again(self, error: GatewayError) -> None:
+        """Never: a tale is told as it is."""
 
     def _closed(self) -> None:
         self.open_calls -= 1

@@ -63,6 +63,18 @@ def pair_warning(certificate: Path, private_key: Path, *, now: float | None = No
     return None
 
 
+def authorities_fault(file: Path) -> str | None:
+    """Why servers cannot be trusted by the certificates in the file, None if they can."""
+    read = _read(file)
+    if isinstance(read, str):
+        return read
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        return f"{file} holds no certificates in PEM form: {error.reason or 'damaged PEM'}"
+    return None
+
+
 def _read(file: Path) -> bytes | str:
     """The file's bytes, or why there are none."""
     try:

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
-from gateway.settings.certificate import pair_fault, pair_warning
+from gateway.settings.certificate import authorities_fault, pair_fault, pair_warning
 from gateway.settings.model import (
+    EMBEDDED_MODEL_NAME,
     ServerSettings,
     Settings,
     TenantSettings,
@@ -58,7 +60,38 @@ def check(settings: Settings, known: Known) -> list[Fault]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
-    return [*_certificate_warnings(settings.server), *_useless_keys(settings)]
+    return [
+        *_certificate_warnings(settings.server),
+        *_useless_keys(settings),
+        *_keys_in_the_clear(settings),
+        *_useless_prices(settings),
+    ]
+
+
+def _keys_in_the_clear(settings: Settings) -> list[str]:
+    return [
+        f"upstreams.{name}: the api_key travels unencrypted to {url}; use https"
+        for name, upstream in settings.upstreams.items()
+        for url in (upstream.base_url, *(target.base_url for target in upstream.targets))
+        if upstream.api_key and url and url.startswith("http:") and not _on_this_machine(url)
+    ]
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _useless_prices(settings: Settings) -> list[str]:
+    models = {
+        EMBEDDED_MODEL_NAME if upstream.protocol == "embedded" else upstream.model
+        for upstream in settings.upstreams.values()
+    }
+    return [
+        f"prices.{model}: no upstream has this model; {closest(model, models, 'upstreams')}"
+        for model in settings.prices
+        if model not in models
+    ]
 
 
 def _useless_keys(settings: Settings) -> list[str]:
@@ -119,11 +152,22 @@ def _upstreams(settings: Settings) -> Iterator[Fault]:
         elif upstream.base_url is None and not upstream.targets:
             text = "is required, e.g. http://127.0.0.1:9001/v1 (or set protocol: embedded)"
             yield Fault((*path, "base_url"), text, because_of=(*path, "protocol"))
+        elif upstream.base_url is not None and upstream.targets:
+            text = "names the servers; remove base_url, or put it among them"
+            yield Fault((*path, "targets"), text)
+        for word in _repeated(target.base_url for target in upstream.targets):
+            yield Fault((*path, "targets"), f"{word} is given twice; use its weight")
+        if upstream.protocol == "anthropic" and upstream.max_tokens_field != "max_tokens":
+            text = "means nothing for protocol anthropic; remove it"
+            yield Fault((*path, "max_tokens_field"), text, because_of=(*path, "protocol"))
+        unread = authorities_fault(upstream.ca_file) if upstream.ca_file else None
+        if unread is not None:
+            yield Fault((*path, "ca_file"), unread)
 
 
 def _meant_for_servers(upstream: UpstreamSettings) -> list[str]:
     unset = UpstreamSettings()
-    keys = ("base_url", "api_key", "model", "targets", "extra_headers")
+    keys = ("base_url", "api_key", "model", "targets", "extra_headers", "ca_file")
     return [key for key in keys if getattr(upstream, key) != getattr(unset, key)]
 
 

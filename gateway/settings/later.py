@@ -15,13 +15,11 @@ _NONE: Final[tuple[object, ...]] = (None, (), {})
 # A path, with * for any name or list index, and the values that ask for nothing.
 _LATER: Final[tuple[tuple[str, tuple[object, ...]], ...]] = (
     ("server.playground", (False,)),
-    ("upstreams.*.targets", _NONE),
     ("agents.*.tools", _NONE),
     ("agents.*.tool_rounds", (8,)),
     ("agents.*.guards", _NONE),
     ("tools", _NONE),
     ("guards", _NONE),
-    ("prices", _NONE),
 )
 
 

@@ -30,6 +30,7 @@ DialectName = Literal["hyponema", "hyperleap", "widget", "helper"]
 Protocol = Literal["embedded", "openai", "anthropic"]
 OnDisconnect = Literal["cancel", "finish"]
 
+EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -251,14 +252,15 @@ class LimitSettings(Section):
 
 
 class TargetSettings(Section):
-    """One of several servers behind an upstream."""
+    """One of several servers behind an upstream; calls are shared out by weight."""
 
     base_url: BaseUrl
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class UpstreamSettings(Section):
-    """A model server. `model` is the name that it and the clients are told."""
+    """A model server, or several with the same models. `model` is the name that it and the clients
+    are told; `max_in_flight` counts the calls of one worker to one server."""
 
     protocol: Protocol = "openai"
     base_url: BaseUrl | None = None
@@ -271,6 +273,8 @@ class UpstreamSettings(Section):
     total_s: Seconds = 300
     max_in_flight: Positive = 200
     context_tokens: Positive | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    ca_file: File | None = None
     extra_body: JsonObject = {}
     extra_headers: Mapping[HeaderName, HeaderValue] = {}
 

@@ -32,7 +32,16 @@ ERROR_TYPES: Final = (
     "cancelled",
     "_OTHER",
 )
-OVERFLOW_LABELS: Final = ("dialect", "kind", "outcome", "upstream", "provider", "model")
+CALL_OUTCOMES: Final = (
+    *("ok", "cancelled", "deadline", "drained", "internal"),
+    *("connect_timeout", "first_token_timeout", "idle_timeout", "total_timeout"),
+    *("upstream_timeout", "upstream_error", "upstream_unavailable", "upstream_rate_limited"),
+    *("upstream_denied", "upstream_rejected", "truncated", "content_filtered", "context_length"),
+)
+OVERFLOW_LABELS: Final = (
+    *("dialect", "kind", "outcome", "upstream", "provider", "model"),
+    *("target", "call_outcome"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +216,66 @@ UNREADABLE: Final = Family(
     (),
     "Times that a worker's numbers could not be read and were left out.",
 )
+COST: Final = Family(
+    "chatgw_cost_total",
+    "counter",
+    ("dialect", "upstream", "model"),
+    "Cost of what upstreams said they billed, in the currency of `prices`.",
+)
+UNDELIVERED: Final = Family(
+    "chatgw_undelivered_deltas_total",
+    "counter",
+    ("dialect",),
+    "Deltas that a model generated and no client was given, because it had gone.",
+)
+UPSTREAM_CALLS: Final = Family(
+    "chatgw_upstream_calls_total",
+    "counter",
+    ("upstream", "target", "outcome"),
+    "Model calls that have ended, retries included; cancelled is for a client that left.",
+)
+UPSTREAM_IN_FLIGHT: Final = Family(
+    "chatgw_upstream_in_flight",
+    "gauge",
+    ("upstream", "target"),
+    "Model calls that have not ended.",
+)
+UPSTREAM_EJECTED: Final = Family(
+    "chatgw_upstream_ejected",
+    "gauge",
+    ("upstream", "target"),
+    "Workers that leave the target out because of consecutive failures.",
+)
+UPSTREAM_EJECTIONS: Final = Family(
+    "chatgw_upstream_ejections_total",
+    "counter",
+    ("upstream", "target"),
+    "Times that a target was left out.",
+)
+UPSTREAM_RETRIES: Final = Family(
+    "chatgw_upstream_retries_total",
+    "counter",
+    ("upstream",),
+    "Calls that repeated a failed one before anything was generated.",
+)
+UPSTREAM_RETRIES_REFUSED: Final = Family(
+    "chatgw_upstream_retries_refused_total",
+    "counter",
+    ("upstream",),
+    "Retries that were left out because the retry budget was spent.",
+)
+UPSTREAM_FALLBACKS: Final = Family(
+    "chatgw_upstream_fallbacks_total",
+    "counter",
+    ("upstream",),
+    "Turns that gave the upstream up and went on to the agent's next one.",
+)
+UPSTREAM_FULL: Final = Family(
+    "chatgw_upstream_full_total",
+    "counter",
+    ("upstream",),
+    "Calls that were not made because every target had max_in_flight.",
+)
 CLIENT_TOKENS: Final = Family(
     "gen_ai_client_token_usage",
     "histogram",
@@ -274,6 +343,16 @@ CATALOGUE: Final = (
     CONFIG_GOOD,
     CONFIG_TIME,
     UNREADABLE,
+    COST,
+    UNDELIVERED,
+    UPSTREAM_CALLS,
+    UPSTREAM_IN_FLIGHT,
+    UPSTREAM_EJECTED,
+    UPSTREAM_EJECTIONS,
+    UPSTREAM_RETRIES,
+    UPSTREAM_RETRIES_REFUSED,
+    UPSTREAM_FALLBACKS,
+    UPSTREAM_FULL,
     CLIENT_TOKENS,
     CLIENT_DURATION,
     CLIENT_FIRST_CHUNK,

@@ -163,12 +163,16 @@ def _add_turn(fields: dict[str, object], tally: TurnTally) -> None:
     shown = tally.first_delivered
     fields |= {
         "upstream": last.upstream if last else None,
+        "target": last.target if last else None,
+        "calls": len(tally.rounds),
         "model": last.model if last else None,
         "input_tokens": usage.input_tokens if usage else None,
         "output_tokens": usage.output_tokens if usage else None,
         "first_token_ms": None if shown is None else round((shown - tally.began) * 1000),
         "bytes": tally.bytes,
         "deltas": tally.deltas,
+        "delivered": tally.delivered,
+        "cost": None if tally.cost is None else round(tally.cost, 9),
     }
     if tally.ended is not None:
         fields["duration_ms"] = round((tally.ended - tally.began) * 1000)

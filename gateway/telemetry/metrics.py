@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -25,6 +26,7 @@ from gateway.telemetry.catalogue import (
 )
 from gateway.telemetry.instruments import Counter, Gauge, Histogram
 from gateway.telemetry.scoreboard import Scoreboard
+from gateway.telemetry.upstreams import TargetLabels, UpstreamMetrics
 from gateway.turn.tally import OUTCOMES, Outcome, RoundTally, TurnTally
 
 # `error.type` of OpenTelemetry, from the kind of error. Where a kind is missing it is `_OTHER`.
@@ -63,16 +65,17 @@ def running_versions() -> dict[str, str]:
 class Metrics:
     """What is counted.
 
-    `dialects` and `models` are the closed sets of the configuration; `board` is where the numbers
-    go, this process's own memory unless one is given; `dropped_lines` gives the number of log
-    lines that were lost so far. All methods are cheap and never raise for a value; they may be
-    called from any thread.
+    `dialects`, `models` and `targets` are the closed sets of the configuration; `board` is where
+    the numbers go, this process's own memory unless one is given; `dropped_lines` gives the number
+    of log lines that were lost so far. All methods are cheap and never raise for a value; they may
+    be called from any thread.
     """
 
     def __init__(
         self,
         dialects: Sequence[str],
         models: Iterable[ModelLabels],
+        targets: Iterable[TargetLabels] = (),
         *,
         board: Scoreboard | None = None,
         dropped_lines: Callable[[], int] = logs.dropped_lines,
@@ -81,6 +84,7 @@ class Metrics:
         self._dropped_lines = dropped_lines
         self._make_families()
         self._make_closed_sets(dialects, tuple(models))
+        self.upstreams = UpstreamMetrics(self.board, targets, self._overflow)
 
     def _make_families(self) -> None:
         counter, gauge = partial(Counter, board=self.board), partial(Gauge, board=self.board)
@@ -92,6 +96,8 @@ class Metrics:
         self._admitted = counter(catalogue.ADMITTED)
         self._tokens = counter(catalogue.TOKENS)
         self._without_usage = counter(catalogue.WITHOUT_USAGE)
+        self._cost = counter(catalogue.COST)
+        self._undelivered = counter(catalogue.UNDELIVERED)
         self._build_info = gauge(catalogue.BUILD_INFO)
         self._overflow = counter(catalogue.LABEL_OVERFLOW)
         self._lines_dropped = counter(catalogue.LOG_LINES_DROPPED)
@@ -122,10 +128,13 @@ class Metrics:
             histogram.create(dialects)
         self._tokens.create(dialects, DIRECTIONS)
         self._without_usage.create([m.upstream for m in models])
+        self._undelivered.create(dialects)
+        for dialect, model in product(dialects, models):
+            self._cost.labels(dialect, model.upstream, model.model)
         self._build_info.labels(*running_versions().values()).set(1)
 
-        for provider, model in sorted({(m.provider, m.model) for m in models}):
-            names = ((OPERATION,), (provider,), (model,))
+        for provider, name in sorted({(m.provider, m.model) for m in models}):
+            names = ((OPERATION,), (provider,), (name,))
             self._client_tokens.create(*names, DIRECTIONS)
             self._client_duration.create(*names, ERROR_TYPES)
             self._client_first_chunk.create(*names)
@@ -160,6 +169,9 @@ class Metrics:
             self._round_ended(dialect, entry)
         for upstream in _upstreams_without_usage(tally):
             self._without_usage.labels(self._upstream.known(upstream)).inc()
+        for upstream in tally.fallbacks:
+            self.upstreams.fell_back(upstream)
+        self._undelivered.labels(dialect).inc(tally.deltas - tally.delivered)
         if tally.ended is not None:
             self._turn_duration.labels(dialect).observe(tally.ended - tally.began)
             self._answered(tally, tally.ended)
@@ -193,6 +205,9 @@ class Metrics:
             for direction, count in zip(DIRECTIONS, counts, strict=True):
                 self._tokens.labels(dialect, direction).inc(count)
                 self._client_tokens.labels(*names, direction).observe(count)
+        if entry.cost is not None:
+            upstream = self._upstream.known(entry.upstream)
+            self._cost.labels(dialect, upstream, names[-1]).inc(entry.cost)
 
     def _answered(self, tally: TurnTally, ended: float) -> None:
         # Prometheus takes an empty label for an absent one: a turn that ended before its first

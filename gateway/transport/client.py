@@ -9,13 +9,15 @@ pool (RFC 9112 section 9.3.1): a call that gets not one byte of an answer on a r
 sent once more.
 
 Clocks: `connect_s` runs here, waiting for a place in the pool included. The caller watches the
-first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop.
+first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop. A
+server that falls silent after its last words, without the end mark, gets `grace_s` to send it.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+import ssl
 from dataclasses import dataclass
+from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Final
 
@@ -25,10 +27,12 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.errors import (
+    ConnectTimeout,
+    ReplyTooLong,
+    TotalTimeout,
     Truncated,
     UpstreamError,
     UpstreamProtocolError,
-    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from gateway.events import ModelEvent, ModelFinished
@@ -44,6 +48,7 @@ _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_S: Final = 3.0
 # How long a connection may take to come to the end of its answer after the model's end mark.
 _LINGER_S: Final = 1.0
+GRACE_S: Final = 2.0
 # Linux: how long a peer may leave sent bytes unacknowledged, or keep its window shut.
 _UNREAD_MS: Final = 30_000
 _OWN_HEADERS: Final = (("accept-encoding", "identity"), ("user-agent", "chat-gateway"))
@@ -94,76 +99,62 @@ def open_session(*, limit: int = 0) -> aiohttp.ClientSession:
     )
 
 
-class HttpModel:
-    """A model server behind one base URL (`ports.Model`).
+class HttpServer:
+    """A model server behind one base URL.
 
     A base URL that ends with the version with which the codec's path begins is joined so that the
-    version stands once. A call over `max_in_flight` is `UpstreamUnavailable` at once.
+    version stands once. `tls` replaces the machine's own list of trusted authorities.
     """
 
     def __init__(
         self,
         *,
-        name: str,
         codec: Upstream,
         session: aiohttp.ClientSession,
         base_url: str,
-        model: str,
         connect_s: float,
-        first_token_s: float,
-        idle_s: float,
         total_s: float,
-        max_in_flight: int,
-        context_tokens: int | None = None,
-        output_tokens: int | None = None,
+        tls: ssl.SSLContext | None = None,
         one_connection_per_request: bool = False,
         stream_bytes: int = STREAM_BYTES,
+        grace_s: float = GRACE_S,
     ) -> None:
-        self.name = name
-        self.provider = codec.provider
-        self.model = model
-        self.context_tokens = context_tokens
-        self.output_tokens = output_tokens
-        self.first_token_s = first_token_s
-        self.idle_s = idle_s
-        self.total_s = total_s
-        self.in_flight = 0
         self._codec = codec
         self._session = session
         self._base_url = base_url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(
-            total=total_s, connect=connect_s, sock_connect=connect_s
-        )
-        self._max_in_flight = max_in_flight
+        self._connect_s = connect_s
+        self._total_s = total_s
+        self._tls: ssl.SSLContext | bool = tls or True
         self._single_use = one_connection_per_request
         self._stream_bytes = stream_bytes
+        self._grace_s = grace_s
 
     async def call(
-        self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        prompt: Prompt,
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+        connect_s: float | None = None,
     ) -> "HttpStream":
         """Sends the prompt and waits for a good answer's head; `headers` go along.
 
-        Raises `GatewayError`.
+        `connect_s` is what is left of the server's own. Raises `GatewayError`.
         """
-        if self.in_flight >= self._max_in_flight:
-            raise UpstreamUnavailable("the upstream has max_in_flight calls already", retry_after=1)
         request = self._codec.encode_request(prompt)
-        self.in_flight += 1
+        response = await self._send(request, headers, connect_s or self._connect_s)
         try:
-            response = await self._send(request, headers)
-            try:
-                decoder = await self._decoder(response)
-            except BaseException:
-                _abort(response)
-                raise
+            decoder = await self._decoder(response)
         except BaseException:
-            self.in_flight -= 1
+            _abort(response)
             raise
-        return HttpStream(response, decoder, limit=self._stream_bytes, ended=self._call_ended)
+        return HttpStream(response, decoder, limit=self._stream_bytes, grace_s=self._grace_s)
 
     async def _send(
-        self, request: UpstreamRequest, headers: tuple[tuple[str, str], ...]
+        self, request: UpstreamRequest, headers: tuple[tuple[str, str], ...], connect_s: float
     ) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(
+            total=self._total_s, connect=connect_s, sock_connect=connect_s
+        )
         url = URL(_joined(self._base_url, request.path), encoded=True)
         fields: CIMultiDict[str] = CIMultiDict(_OWN_HEADERS)
         fields.update(request.headers)
@@ -178,8 +169,9 @@ class HttpModel:
                     url,
                     data=request.body,
                     headers=fields,
-                    timeout=self._timeout,
+                    timeout=timeout,
                     allow_redirects=False,
+                    ssl=self._tls,
                     trace_request_ctx=attempt,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
@@ -202,13 +194,12 @@ class HttpModel:
         if response.status != 200:
             body = await _error_body(response)
             fields = tuple((name.lower(), value) for name, value in response.headers.items())
+            # A `Retry-After` may be a date, and an answer may be without one of its own.
+            fields += (("date", formatdate(usegmt=True)),)
             raise self._codec.decode_error(response.status, Headers(fields), body)
         if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise UpstreamProtocolError("the answer is encoded, though identity was asked for")
         return self._codec.decoder(response.headers.get("content-type", ""))
-
-    def _call_ended(self) -> None:
-        self.in_flight -= 1
 
 
 class HttpStream:
@@ -223,9 +214,9 @@ class HttpStream:
         "_decoder",
         "_ended",
         "_finished",
+        "_grace_s",
         "_left",
         "_lost",
-        "_on_end",
         "_response",
     )
 
@@ -235,13 +226,13 @@ class HttpStream:
         decoder: Decoder,
         *,
         limit: int,
-        ended: Callable[[], None],
+        grace_s: float,
     ) -> None:
         self._response = response
         self._content = response.content
         self._decoder = decoder
         self._left = limit
-        self._on_end = ended
+        self._grace_s = grace_s
         self._ended = False
         self._finished = False
         self._closed = False
@@ -280,7 +271,10 @@ class HttpStream:
         if self._ended:
             return self._decoder.close()
         try:
-            chunk = await self._content.readany()
+            if self._decoder.finishing:
+                chunk = await self._last_bytes()
+            else:
+                chunk = await self._content.readany()
         except _FAILURES as error:
             failure = _failure(error, answering=True)
             if not isinstance(failure, Truncated):
@@ -292,8 +286,18 @@ class HttpStream:
             return self._decoder.close()
         self._left -= len(chunk)
         if self._left < 0:
-            raise Truncated("the answer is longer than it may be")
+            raise ReplyTooLong("the answer is longer than it may be")
         return self._decoder.feed(chunk)
+
+    async def _last_bytes(self) -> bytes:
+        """The next bytes, or none if they do not come soon: nothing that matters is missing."""
+        try:
+            async with asyncio.timeout(self._grace_s) as grace:
+                return await self._content.readany()
+        except TimeoutError:
+            if not grace.expired():
+                raise
+            return b""
 
     def _settle(self) -> None:
         if self._closed:
@@ -301,7 +305,6 @@ class HttpStream:
         self._closed = True
         if self._lost is not None:
             self._lost.remove_done_callback(self._wake)
-        self._on_end()
 
     def _wake(self, _: "asyncio.Future[None]") -> None:
         # aiohttp closes the connection when a chunk's frame is malformed, but leaves the reader
@@ -384,8 +387,10 @@ def _failure(error: Exception, *, answering: bool) -> UpstreamError:
     addresses, and some their request's headers: only the type is told.
     """
     named = type(error).__name__
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ConnectTimeout(f"no connection in time: {named}")
     if isinstance(error, TimeoutError):
-        return UpstreamTimeout(f"no answer in time: {named}")
+        return TotalTimeout(f"no answer in time: {named}")
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
         return UpstreamProtocolError(f"the answer is malformed: {named}")
     if answering:

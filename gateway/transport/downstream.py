@@ -41,6 +41,11 @@ class HttpDownstream:
         self._keep_alive_done: asyncio.Event | None = None
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone."""
+        return self._exchange.gone
+
     async def begin(self) -> None:
         """Sends the head and the opening record; once."""
         if self._begun:

@@ -3,12 +3,12 @@
 The order at the end of a good turn is: history stored, conversation released, terminal record
 sent. A client that answers the terminal record at once finds its conversation free and whole.
 
-Until the first generated delta nothing has been sent: a failure is a status, and another model
-may be tried unseen. From then on a failure is `TurnFailed`.
+Until the first generated delta nothing has been sent: a failure is a status, and other models are
+tried unseen (`calls.py`). From then on a failure is `TurnFailed`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,14 +16,10 @@ import structlog
 
 from gateway.errors import (
     Cancelled,
-    ContextLength,
     ErrorKind,
     GatewayError,
     Internal,
     StoreUnavailable,
-    UpstreamRateLimited,
-    UpstreamTimeout,
-    UpstreamUnavailable,
 )
 from gateway.events import (
     ModelEvent,
@@ -33,17 +29,16 @@ from gateway.events import (
     TurnFailed,
     TurnFinished,
 )
-from gateway.messages import KeptCall, MessageStatus, Prompt, PromptMessage
-from gateway.ports import Downstream, Model, ModelStream
-from gateway.turn.prompt import Exchange, fit
-from gateway.turn.reply import ReplyFold, generated, joined
-from gateway.turn.tally import RoundTally, TurnTally
+from gateway.messages import KeptCall, MessageStatus
+from gateway.ports import Downstream, ModelStream
+from gateway.turn.calls import ModelCalls
+from gateway.turn.plan import TurnPlan
+from gateway.turn.reply import ReplyFold, joined
+from gateway.turn.tally import TurnTally
 from gateway.turn.watch import ClientStalled, Watch
 
 _log: Final = structlog.get_logger("gateway.turn")
 
-# A model that counts more tokens than the estimate refuses the prompt: try with less history.
-_SHRINK_TRIES: Final = 4
 _STORE_S: Final = 5.0
 
 
@@ -59,33 +54,6 @@ class KeptReply:
 
 Keep = Callable[[KeptReply], Awaitable[None]]
 Release = Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """A configured assistant; `models` are tried in order."""
-
-    name: str
-    models: tuple[Model, ...]
-    system_prompt: str
-    history_messages: int
-    max_tokens: int | None
-    temperature: float | None
-    stop: tuple[str, ...]
-    turn_s: float
-    finish_when_gone: bool
-    refusal: str
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPlan:
-    """What a turn is to do. `headers` go to the upstream; `output_bytes` caps the reply's text."""
-
-    agent: Agent
-    past: Sequence[Exchange]
-    newest: PromptMessage
-    headers: tuple[tuple[str, str], ...]
-    output_bytes: int
 
 
 class Turn:
@@ -111,6 +79,7 @@ class Turn:
         self._keep = keep
         self._release = release
         self._loop = asyncio.get_running_loop()
+        self._calls = ModelCalls(plan, watch, tally)
         self._reply = ReplyFold(plan.output_bytes)
         self._kept = False
 
@@ -137,97 +106,18 @@ class Turn:
             await self._release()
 
     async def _generate(self) -> None:
-        stream, entry, events = await self._first_events()
-        try:
-            finished = await self._relay(stream, events)
-            entry.usage = finished.usage
-        except GatewayError as error:
-            entry.error = error.kind
-            raise
-        except asyncio.CancelledError:
-            entry.error = self._watch.fault.kind if self._watch.fault else "cancelled"
-            raise
-        finally:
-            entry.ended = self._loop.time()
-            self._watch.model_ended()
-            await stream.close()
-        await self._succeed(finished)
-
-    async def _first_events(self) -> tuple[ModelStream, RoundTally, list[ModelEvent]]:
-        """A stream that has begun to generate (or has ended well), and its events so far."""
-        models = self._plan.agent.models
-        for model in models[:-1]:
-            try:
-                return await self._try_model(model)
-            except (UpstreamUnavailable, UpstreamTimeout, UpstreamRateLimited) as error:
-                if self._down.opened:
-                    raise
-                _log.warning("upstream_skipped", upstream=model.name, kind=error.kind)
-        return await self._try_model(models[-1])
-
-    async def _try_model(self, model: Model) -> tuple[ModelStream, RoundTally, list[ModelEvent]]:
-        past = list(self._plan.past)
-        for _ in range(_SHRINK_TRIES):
-            try:
-                return await self._call(model, past)
-            except ContextLength:
-                if not past:
-                    raise
-                past = past[len(past) // 2 + 1 :]
-        return await self._call(model, [])
-
-    async def _call(
-        self, model: Model, past: Sequence[Exchange]
-    ) -> tuple[ModelStream, RoundTally, list[ModelEvent]]:
-        entry = RoundTally(model.name, model.provider, model.model, self._loop.time())
-        self._tally.rounds.append(entry)
-        self._watch.model_called(
-            first_token_s=model.first_token_s, idle_s=model.idle_s, total_s=model.total_s
-        )
-        stream: ModelStream | None = None
-        try:
-            stream = await model.call(self._prompt(model, past), headers=self._plan.headers)
-            events: list[ModelEvent] = []
-            while not generated(events):
-                events += await self._read(stream, entry)
-        except BaseException as error:
-            self._close_entry(entry, error)
-            if stream is not None:
-                await stream.close()
-            raise
-        self._watch.token_came()
-        if not isinstance(events[0], ModelFinished):
+        calls = self._calls
+        running = await calls.begin()
+        if not isinstance(running.events[0], ModelFinished):
             self._tally.first_generated = self._loop.time()
-        return stream, entry, events
-
-    def _close_entry(self, entry: RoundTally, error: BaseException) -> None:
-        self._watch.model_ended()
-        entry.ended = self._loop.time()
-        if isinstance(error, GatewayError):
-            entry.error = error.kind
-        else:
-            entry.error = self._watch.fault.kind if self._watch.fault else "cancelled"
-
-    async def _read(self, stream: ModelStream, entry: RoundTally) -> list[ModelEvent]:
-        events = await stream.read()
-        now = self._watch.read_at = self._loop.time()
-        if entry.first_event is None and events:
-            entry.first_event = now
-        return events
-
-    def _prompt(self, model: Model, past: Sequence[Exchange]) -> Prompt:
-        agent = self._plan.agent
-        budget = None
-        if model.context_tokens is not None:
-            budget = model.context_tokens - (agent.max_tokens or model.output_tokens or 0)
-        return Prompt(
-            model=model.model,
-            system=agent.system_prompt,
-            messages=fit(agent.system_prompt, past, self._plan.newest, budget=budget),
-            max_tokens=agent.max_tokens,
-            temperature=agent.temperature,
-            stop=agent.stop,
-        )
+        try:
+            finished = await self._relay(running.stream, running.events)
+            running.entry.usage = finished.usage
+        except BaseException as error:
+            await calls.end(running, error)
+            raise
+        await calls.end(running, None)
+        await self._succeed(finished)
 
     async def _relay(self, stream: ModelStream, events: list[ModelEvent]) -> ModelFinished:
         """Hands events on until the model has finished: the path of every token."""
@@ -242,13 +132,15 @@ class Turn:
                     finished = last
                     events.pop()
                 spoke = reply.take(events)
+                tally.deltas = reply.deltas
                 if len(events) > 1:
                     events = joined(events)
                 if events:
                     await down.send(events)  # type: ignore[arg-type]  # no ModelFinished is left
-                if spoke and tally.first_delivered is None:
-                    tally.first_delivered = now()
-                tally.deltas = tally.delivered = reply.deltas
+                if not down.gone:
+                    tally.delivered = reply.deltas
+                    if spoke and tally.first_delivered is None:
+                        tally.first_delivered = now()
                 if finished is not None:
                     return finished
             events = await stream.read()

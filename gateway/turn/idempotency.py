@@ -133,6 +133,11 @@ class TapedDownstream:
         """Whether the terminal record has gone."""
         return self._down.terminal_sent
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone."""
+        return self._down.gone
+
     async def send(self, events: Sequence[TurnEvent]) -> None:
         """Hands the events on."""
         self._tape.take(events)

@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 
 from gateway.errors import ERROR_KINDS, ErrorKind
 from gateway.events import FinishReason
-from gateway.messages import Usage
+from gateway.messages import Price, Usage
 
 _OwnOutcome = Literal["ok", "client_disconnect", "guard_blocked", "worker_lost"]
 Outcome = _OwnOutcome | ErrorKind
@@ -18,7 +18,10 @@ OUTCOMES: Final[tuple[str, ...]] = (*get_args(_OwnOutcome), *ERROR_KINDS)
 
 @dataclass(slots=True)
 class RoundTally:
-    """One model call. `error` is the kind that ended it, None if it ended well."""
+    """One model call. `error` is the kind that ended it, None if it ended well.
+
+    `target` is the server that was called; `price` what the model's tokens cost, if known.
+    """
 
     upstream: str
     provider: str
@@ -28,6 +31,17 @@ class RoundTally:
     ended: float | None = None
     usage: Usage | None = None
     error: ErrorKind | None = None
+    target: str = ""
+    price: Price | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What the call cost; None where the price or the usage is not known."""
+        if self.price is None or self.usage is None:
+            return None
+        usage, price = self.usage, self.price
+        tokens = usage.input_tokens * price.input + usage.output_tokens * price.output
+        return tokens / 1_000_000
 
 
 @dataclass(slots=True)
@@ -37,7 +51,8 @@ class TurnTally:
     `first_generated` is the first text, reasoning or tool delta that came from the model;
     `first_delivered` the moment when the first visible text had been handed to the server;
     `deltas` counts generated deltas, `delivered` those handed to the server; `bytes` the body
-    bytes sent. `usage` is the sum over the rounds, None if any round had none.
+    bytes sent. `fallbacks` are the upstreams that were given up for the next one. `usage` is the
+    sum over the rounds, None if any round had none.
     """
 
     dialect: str
@@ -52,6 +67,7 @@ class TurnTally:
     bytes: int = 0
     reason: FinishReason | None = None
     rounds: list[RoundTally] = field(default_factory=list)
+    fallbacks: list[str] = field(default_factory=list)
 
     @property
     def usage(self) -> Usage | None:
@@ -59,11 +75,7 @@ class TurnTally:
 
         A call that failed before it answered anything is an attempt, not a round.
         """
-        usages = [
-            entry.usage
-            for entry in self.rounds
-            if entry.error is None or entry.first_event is not None
-        ]
+        usages = [entry.usage for entry in self._answered()]
         total_in = total_out = 0
         for usage in usages:
             if usage is None:
@@ -71,3 +83,19 @@ class TurnTally:
             total_in += usage.input_tokens
             total_out += usage.output_tokens
         return Usage(total_in, total_out) if usages else None
+
+    @property
+    def cost(self) -> float | None:
+        """The sum over the rounds; None if there was no round or any round's is not known."""
+        total, rounds = 0.0, self._answered()
+        for entry in rounds:
+            cost = entry.cost
+            if cost is None:
+                return None
+            total += cost
+        return total if rounds else None
+
+    def _answered(self) -> list[RoundTally]:
+        return [
+            entry for entry in self.rounds if entry.error is None or entry.first_event is not None
+        ]

@@ -12,7 +12,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.errors import Cancelled, Deadline, GatewayError, UpstreamTimeout
+from gateway.errors import (
+    Cancelled,
+    Deadline,
+    FirstTokenTimeout,
+    GatewayError,
+    IdleTimeout,
+    TotalTimeout,
+)
 
 NEVER: Final = float("inf")
 _LONGEST_TICK_S: Final = 1.0
@@ -118,11 +125,11 @@ class Watch:
         if self.sending_since != NEVER:
             return None  # a slow reader holds the reads up; that is not the model's silence
         if now >= self._first_token_by:
-            return UpstreamTimeout("nothing generated within first_token_s")
+            return FirstTokenTimeout("nothing generated within first_token_s")
         if now - self.read_at >= self._idle_s:
-            return UpstreamTimeout("silent for idle_s")
+            return IdleTimeout("silent for idle_s")
         if now >= self._total_by:
-            return UpstreamTimeout("the call passed total_s")
+            return TotalTimeout("the call passed total_s")
         return None
 
 

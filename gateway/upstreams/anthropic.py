@@ -155,6 +155,11 @@ class _Message:
         self._outputs: int | None = None
         self._reason: str | None = None
 
+    @property
+    def finishing(self) -> bool:
+        """Never: nothing but `message_stop` is a good end."""
+        return False
+
     def event(self, name: str, data: bytes, events: list[ModelEvent]) -> bool:
         """Reads one event; `message_stop` is the end mark."""
         self._count += 1

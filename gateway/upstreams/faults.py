@@ -3,10 +3,14 @@
 The classes are the same for every wire, because servers copy each other's codes. An upstream's own
 words are looked at to tell a too long prompt from other bad requests, but never repeated: a message
 names the status and, if it is a short identifier, the upstream's code or type.
+
+`Retry-After` is RFC 9110 section 10.2.3: seconds, or a date, which is read against the answer's own
+`Date` (section 6.6.1), so that no clock is needed here and a wrong one does not matter.
 """
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import orjson
@@ -15,14 +19,16 @@ from gateway.errors import (
     ContentFiltered,
     ContextLength,
     GatewayError,
+    UpstreamDenied,
     UpstreamError,
     UpstreamRateLimited,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from gateway.messages import Headers
 
-MAX_RETRY_AFTER: Final = 3600.0
+MAX_RETRY_AFTER: Final = 10.0
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
@@ -33,7 +39,9 @@ _TOO_LONG: Final = re.compile(
 _RATE: Final = re.compile(r"rate_?limit|too_many_requests|insufficient_quota", re.IGNORECASE)
 _DOWN: Final = re.compile(r"overloaded|unavailable", re.IGNORECASE)
 _SLOW: Final = re.compile(r"timeout|timed_out", re.IGNORECASE)
+_REJECTED: Final = re.compile(r"invalid_?request|bad_?request", re.IGNORECASE)
 _CALLERS_FAULT: Final = (400, 403, 413, 422)
+_DENIED: Final = (401, 402, 403, 404)
 
 
 def identifier(value: object) -> str:
@@ -43,12 +51,20 @@ def identifier(value: object) -> str:
 
 
 def retry_after(headers: Headers) -> float | None:
-    """The wait that an answer asks for, in seconds and at most an hour; dates are not read."""
+    """The wait that an answer asks for, in seconds and at most ten; None if it asks for none."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name).strip()
         if _SECONDS.fullmatch(value):
             return min(float(value) / unit, MAX_RETRY_AFTER)
-    return None
+    return _until(headers.get("retry-after"), headers.get("date"))
+
+
+def _until(date: str, now: str) -> float | None:
+    try:
+        wait = (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of them has a zone
+        return None
+    return min(max(wait, 0.0), MAX_RETRY_AFTER)
 
 
 def error_member(body: bytes) -> object:
@@ -91,6 +107,10 @@ def _by_status(status: int | None, words: str) -> type[UpstreamError]:
         return UpstreamUnavailable
     if status in (408, 504) or (status is None and _SLOW.search(words)):
         return UpstreamTimeout
+    if status in _DENIED:
+        return UpstreamDenied
+    if (status or 500) in range(400, 500) or (status is None and _REJECTED.search(words)):
+        return UpstreamRejected
     return UpstreamError
 
 

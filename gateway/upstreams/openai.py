@@ -143,6 +143,11 @@ class _Completion:
         self._finish: FinishReason | None = None
         self._usage: Usage | None = None
 
+    @property
+    def finishing(self) -> bool:
+        """Whether a finish reason was there: usage, a filter's word and the end mark may follow."""
+        return self._finish is not None
+
     def event(self, name: str, data: bytes, events: list[ModelEvent]) -> bool:
         """Reads one chunk, or `[DONE]`, which is the end mark."""
         self._count += 1

@@ -21,7 +21,12 @@ MAX_BODY: Final = 4 * 1024 * 1024
 
 
 class Reading(Protocol):
-    """The state of one answer."""
+    """The state of one answer. `finishing` says that `end` would not raise."""
+
+    @property
+    def finishing(self) -> bool:
+        """Whether all that matters has come, bar the end mark."""
+        ...
 
     def event(self, name: str, data: bytes, events: list[ModelEvent]) -> bool:
         """Reads one server-sent event; True if it was the end mark and `ModelFinished` is given.
@@ -73,6 +78,11 @@ class StreamDecoder:
         self._over = False
         self._sse = SseReader()
         self._failure: GatewayError | None = None
+
+    @property
+    def finishing(self) -> bool:
+        """Whether only the end mark, and perhaps usage, is to come."""
+        return self._reading.finishing
 
     def feed(self, chunk: bytes) -> list[ModelEvent]:
         """The events that `chunk` completes; none after `ModelFinished`."""
@@ -134,6 +144,11 @@ class WholeDecoder:
         self._reading = reading
         self._body = bytearray()
         self._closed = False
+
+    @property
+    def finishing(self) -> bool:
+        """Never: a document is whole or it is not."""
+        return False
 
     def feed(self, chunk: bytes) -> list[ModelEvent]:
         """Keeps the bytes. Raises `UpstreamProtocolError` over 4 MiB."""

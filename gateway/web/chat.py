@@ -32,8 +32,9 @@ from gateway.messages import (
 from gateway.ports import Authenticator, ConversationStore, Dialect
 from gateway.transport.asgi import Fields
 from gateway.transport.downstream import HttpDownstream
-from gateway.turn.engine import Agent, Keep, KeptReply, Turn, TurnPlan
+from gateway.turn.engine import Keep, KeptReply, Turn
 from gateway.turn.idempotency import Repeat, Tape, TapedDownstream, once_of, replayed
+from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.pressure import Pressure
 from gateway.turn.prompt import exchanges, fill
 from gateway.turn.registry import RunningTurns

@@ -7,9 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import Final
-
-import aiohttp
 
 from gateway.access.claims import Ledger
 from gateway.access.limits import Limits
@@ -19,36 +16,27 @@ from gateway.dialects import DIALECTS
 from gateway.ports import (
     ConversationStore,
     Model,
-    Upstream,
 )
-from gateway.settings import Settings, UpstreamSettings, used_upstreams
+from gateway.settings import Settings
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
 from gateway.stores.sqlite_ledger import SqliteLedger
 from gateway.telemetry.logs import RequestLine, request_line
-from gateway.telemetry.metrics import Metrics, ModelLabels
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.scoreboard import Scoreboard
 from gateway.transport.asgi import Message, Receive, Send
-from gateway.transport.client import HttpModel, open_session
-from gateway.turn.engine import Agent
 from gateway.turn.locks import ConversationLocks
+from gateway.turn.plan import Agent
 from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
-from gateway.upstreams.anthropic import Anthropic
-from gateway.upstreams.openai import OpenAI
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
 from gateway.web.operators import Operators
 from gateway.web.request import Request
-from gateway.wiring import access, endpoints
-
-# What the embedded model's server was started with: per slot, and per reply.
-EMBEDDED_CONTEXT_TOKENS: Final = 2048
-EMBEDDED_OUTPUT_TOKENS: Final = 256
-EMBEDDED_MODEL_NAME: Final = "smollm2-135m-instruct"
+from gateway.wiring import access, endpoints, upstreams
 
 Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
 __all__ = ["Built", "build"]
@@ -78,12 +66,13 @@ async def build(
         store = _store(settings)
         await store.open()
         stack.push_async_callback(store.close)
-        models = _models(settings, stack, embedded_url)
         metrics = Metrics(
             [dialect.name for dialect in DIALECTS],
-            [ModelLabels(model.name, model.provider, model.model) for model in models.values()],
+            upstreams.model_labels(settings),
+            upstreams.target_labels(settings),
             board=board,
         )
+        models = upstreams.models(settings, metrics.upstreams, stack, embedded_url)
         tokens = access.session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
         limits = access.limits(settings, _ledger(store), metrics, _new_id)
@@ -161,50 +150,6 @@ def _ledger(store: ConversationStore) -> Ledger:
     if isinstance(store, SqliteStore):
         return SqliteLedger(store.write)
     return MemoryLedger()
-
-
-def _models(settings: Settings, stack: AsyncExitStack, embedded_url: str) -> dict[str, Model]:
-    """The models that some agent uses."""
-    used = used_upstreams(settings)
-    limit = sum(settings.upstreams[name].max_in_flight for name in used)
-    session = open_session(limit=limit)
-    stack.push_async_callback(session.close)
-    return {
-        name: _model(name, settings.upstreams[name], session, embedded_url) for name in sorted(used)
-    }
-
-
-def _model(
-    name: str, upstream: UpstreamSettings, session: aiohttp.ClientSession, embedded_url: str
-) -> Model:
-    embedded = upstream.protocol == "embedded"
-    return HttpModel(
-        name=name,
-        codec=_codec(upstream),
-        session=session,
-        base_url=embedded_url if embedded else upstream.base_url or "",
-        model=EMBEDDED_MODEL_NAME if embedded else upstream.model,
-        connect_s=upstream.connect_s,
-        first_token_s=upstream.first_token_s,
-        idle_s=upstream.idle_s,
-        total_s=upstream.total_s,
-        max_in_flight=upstream.max_in_flight,
-        context_tokens=upstream.context_tokens or (EMBEDDED_CONTEXT_TOKENS if embedded else None),
-        output_tokens=EMBEDDED_OUTPUT_TOKENS if embedded else None,
-        # The embedded server closes its connection after every stream without saying so first.
-        one_connection_per_request=embedded,
-    )
-
-
-def _codec(upstream: UpstreamSettings) -> Upstream:
-    codec = Anthropic if upstream.protocol == "anthropic" else OpenAI
-    return codec(
-        api_key=upstream.api_key.get_secret_value() if upstream.api_key else None,
-        extra_body=upstream.extra_body,
-        extra_headers={
-            name: value.get_secret_value() for name, value in upstream.extra_headers.items()
-        },
-    )
 
 
 def _services(

@@ -69,6 +69,10 @@ class FaultyDecoder:
     def __init__(self, content_type: str) -> None:
         self.sound: Decoder = OpenAI().decoder(content_type)
 
+    @property
+    def finishing(self) -> bool:
+        return self.sound.finishing
+
     def feed(self, chunk: bytes) -> list[ModelEvent]:
         return self.changed(self.sound.feed(chunk))
 

@@ -18,7 +18,7 @@ from typing import Final
 from gateway.readers import Reader
 from tests.e2e.canaries import CANARY
 from tests.e2e.config import DIALECTS, admin_key_of, config, tenant, upstream
-from tests.e2e.faults import FAULTS
+from tests.e2e.faults import BEFORE, FAULTS
 from tests.e2e.http1 import H1
 from tests.e2e.http2 import H2
 from tests.e2e.process import GatewayProcess
@@ -44,6 +44,7 @@ TLS_PROTOCOLS: Final = ("h1-tls", "h2-tls")  # in a world that was opened with `
 # In a write of its own and read on its own, also on a busy machine.
 _APART: Final = Sleep(0.005)
 _CLOCK_S: Final = 10.0
+_TRIES: Final = 4
 _NOBODY_ASKED: Final = answer(500, {"error": {"message": "no reply was lined up"}})
 
 
@@ -96,11 +97,13 @@ class World:
         self._line.extend([_echo] * times)
 
     def fail(self, fault: str) -> str:
-        """A fault of `faults.FAULTS`; the error kind that it has to be taken for."""
+        """A fault of `faults.FAULTS`, for every try; the error kind that it has to be taken for.
+
+        Tries that are not made stay in line: `forget_replies`.
+        """
         kind, script = FAULTS[fault]
-        self._line.append(script)
-        if script.framing == "raw":
-            self._line.append(script)  # on a kept connection such a call is made once more
+        # What fails before the first word is called again, on a kept connection even unseen.
+        self._line.extend([script] * (_TRIES if fault in BEFORE else 1))
         return kind
 
     def play(self, *steps: Step) -> None:

@@ -14,7 +14,7 @@ import uvloop
 from hypercorn.config import Config
 from hypercorn.logging import Logger
 
-from gateway.messages import Usage
+from gateway.messages import Price, Usage
 from gateway.telemetry import logs
 from gateway.telemetry.logs import RequestLine, _Refusals
 from gateway.turn.tally import RoundTally, TurnTally
@@ -52,8 +52,18 @@ def line(**changes: str | int | None) -> RequestLine:
 
 def tally() -> TurnTally:
     calls = [
-        RoundTally("spare", "openai", "old-model", 1.0, 1.1, 1.5, Usage(10, 1)),
-        RoundTally("main", "openai", "some-model", 1.5, 1.6, 3.0, Usage(20, 9)),
+        RoundTally("spare", "openai", "old-model", 1.0, 1.1, 1.5, Usage(10, 1), price=Price(1, 0)),
+        RoundTally(
+            "main",
+            "openai",
+            "some-model",
+            1.5,
+            1.6,
+            3.0,
+            Usage(20, 9),
+            target="10.0.0.1:9001/v1",
+            price=Price(0.5, 2),
+        ),
     ]
     return TurnTally(
         "widget",
@@ -88,6 +98,8 @@ def test_a_request_is_one_line_with_everything_about_its_turn(lines: Lines) -> N
         "tenant": "acme",
         "key": "site",
         "upstream": "main",
+        "target": "10.0.0.1:9001/v1",
+        "calls": 2,
         "model": "some-model",
         "input_tokens": 30,
         "output_tokens": 10,
@@ -95,6 +107,8 @@ def test_a_request_is_one_line_with_everything_about_its_turn(lines: Lines) -> N
         "duration_ms": 2000,
         "bytes": 512,
         "deltas": 8,
+        "delivered": 8,
+        "cost": 0.000038,
     }
 
 
@@ -105,6 +119,7 @@ def test_missing_usage_is_null_and_never_zero(lines: Lines) -> None:
     logs.request_line(line(), turn)
     (found,) = lines()
     assert (found["input_tokens"], found["output_tokens"]) == (None, None)
+    assert found["cost"] is None
     assert found["first_token_ms"] is None
 
 

@@ -1,24 +1,31 @@
 import random
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.errors import ERROR_KINDS, ErrorKind
 from gateway.events import FinishReason
-from gateway.messages import Usage
+from gateway.messages import Price, Usage
 from gateway.telemetry import catalogue
 from gateway.telemetry.catalogue import CATALOGUE, ERROR_TYPES, HTTP_VERSIONS
 from gateway.telemetry.metrics import Metrics, ModelLabels
 from gateway.telemetry.pages import Pages
 from gateway.telemetry.totals import Totals
+from gateway.telemetry.upstreams import TargetLabels
 from gateway.turn.tally import OUTCOMES, Outcome, RoundTally, TurnTally
 
 DIALECTS = ("hyponema", "hyperleap", "widget", "helper")
 MODELS = (
     ModelLabels("main", "openai", "big-model"),
     ModelLabels("spare", "anthropic", "small-model"),
+)
+TARGETS = (
+    TargetLabels("main", "10.0.0.1:9001/v1"),
+    TargetLabels("main", "10.0.0.2:9001/v1"),
+    TargetLabels("spare", "api.example"),
 )
 BIG = {
     "gen_ai_operation_name": "chat",
@@ -29,7 +36,7 @@ BIG = {
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(DIALECTS, MODELS, dropped_lines=lambda: 7)
+    return Metrics(DIALECTS, MODELS, TARGETS, dropped_lines=lambda: 7)
 
 
 def registry(metrics: Metrics) -> CollectorRegistry:
@@ -65,8 +72,9 @@ def call(
     usage: Usage | None = None,
     error: ErrorKind | None = None,
     model: ModelLabels = MODELS[0],
+    price: Price | None = None,
 ) -> RoundTally:
-    return RoundTally(*model, began, first_event, ended, usage, error)
+    return RoundTally(*model, began, first_event, ended, usage, error, price=price)
 
 
 def turn(
@@ -76,6 +84,9 @@ def turn(
     first_delivered: float | None = None,
     reason: FinishReason | None = "stop",
     http_version: str = "2",
+    deltas: int = 0,
+    delivered: int = 0,
+    fallbacks: Sequence[str] = (),
 ) -> TurnTally:
     return TurnTally(
         "widget",
@@ -86,7 +97,10 @@ def turn(
         first_generated=first_generated,
         first_delivered=first_delivered,
         reason=reason,
+        deltas=deltas,
+        delivered=delivered,
         rounds=list(rounds),
+        fallbacks=list(fallbacks),
     )
 
 
@@ -193,6 +207,38 @@ def test_tokens_come_from_usage_and_are_summed_over_the_rounds(metrics: Metrics)
     assert value(metrics, f"{usage}_sum", **BIG, gen_ai_token_type="input") == 220
     assert value(metrics, f"{usage}_count", **BIG, gen_ai_token_type="output") == 2
     assert value(metrics, "chatgw_turns_without_usage_total", upstream="main") == 0
+
+
+def test_cost_is_what_was_billed_at_the_models_price_and_nothing_is_made_up(
+    metrics: Metrics,
+) -> None:
+    dear, cheap = Price(10, 30), Price(0.1, 0.2)
+    priced = call(usage=Usage(1000, 100), price=dear)
+    spare = call(model=MODELS[1], usage=Usage(10, 10), price=cheap)
+    silent = call(price=dear)
+    unpriced = call(usage=Usage(5, 5))
+    end(metrics, turn(priced, spare, silent, unpriced))
+    name = "chatgw_cost_total"
+    main = {"dialect": "widget", "upstream": "main", "model": "big-model"}
+    assert value(metrics, name, **main) == pytest.approx(0.013)
+    other = {"dialect": "widget", "upstream": "spare", "model": "small-model"}
+    assert value(metrics, name, **other) == pytest.approx(0.000003)
+    assert turn(priced, spare).cost == pytest.approx(0.013003)
+    for unknown in ((), (priced, silent), (priced, unpriced)):
+        assert turn(*unknown).cost is None
+    failed = call(first_event=None, error="upstream_unavailable", price=dear)
+    assert turn(failed, priced).cost == pytest.approx(0.013)
+
+
+def test_what_nobody_was_given_is_counted(metrics: Metrics) -> None:
+    end(metrics, turn(call(), deltas=9, delivered=4, outcome="client_disconnect"))
+    assert value(metrics, "chatgw_undelivered_deltas_total", dialect="widget") == 5
+
+
+def test_giving_an_upstream_up_is_counted(metrics: Metrics) -> None:
+    end(metrics, turn(call(), fallbacks=["main"]))
+    assert value(metrics, "chatgw_upstream_fallbacks_total", upstream="main") == 1
+    assert value(metrics, "chatgw_upstream_fallbacks_total", upstream="spare") == 0
 
 
 def test_a_turn_without_usage_is_counted_and_never_taken_for_zero_tokens(metrics: Metrics) -> None:

@@ -1,6 +1,7 @@
 """Calls of one model server for the tests of the client, and what they should bring."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from gateway.errors import (
 )
 from gateway.events import ModelEvent, ModelFinished, TextDelta
 from gateway.messages import Prompt, PromptMessage, Usage
-from gateway.ports import Model, ModelStream, Upstream
-from gateway.transport.client import HttpModel
+from gateway.ports import ModelStream, Upstream
+from gateway.transport.client import HttpServer
 from gateway.upstreams.openai import OpenAI
 from tests.upstream import (
     Seen,
@@ -32,7 +33,7 @@ WANTED: list[ModelEvent] = [
 CANARY = "sk-canary-1234567890"
 BOUND = 10.0
 
-Make = Callable[..., HttpModel]
+Make = Callable[..., HttpServer]
 SELF_SIGNED = Path(__file__).parent / "self_signed.pem"
 
 
@@ -43,23 +44,21 @@ def model_of(
     codec: Upstream | None = None,
     connect_s: float = 5.0,
     total_s: float = 60.0,
-    max_in_flight: int = 100,
     one_connection_per_request: bool = False,
     stream_bytes: int = 4 * 1024 * 1024,
-) -> HttpModel:
-    return HttpModel(
-        name="main",
+    grace_s: float = 2.0,
+    tls: ssl.SSLContext | None = None,
+) -> HttpServer:
+    return HttpServer(
         codec=codec or OpenAI(api_key=CANARY),
         session=session,
         base_url=base_url,
-        model="some-model",
         connect_s=connect_s,
-        first_token_s=60.0,
-        idle_s=30.0,
         total_s=total_s,
-        max_in_flight=max_in_flight,
         one_connection_per_request=one_connection_per_request,
         stream_bytes=stream_bytes,
+        grace_s=grace_s,
+        tls=tls,
     )
 
 
@@ -76,17 +75,16 @@ async def drain(running: ModelStream) -> list[ModelEvent]:
     return events
 
 
-async def ask(model: Model) -> list[ModelEvent]:
+async def ask(model: HttpServer) -> list[ModelEvent]:
     async with asyncio.timeout(BOUND):
         return await drain(await model.call(PROMPT))
 
 
-async def failure(model: HttpModel) -> GatewayError:
+async def failure(model: HttpServer) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
         await ask(model)
     assert CANARY not in repr(caught.value)
     assert "127.0.0.1" not in str(caught.value)
-    assert model.in_flight == 0
     return caught.value
 
 

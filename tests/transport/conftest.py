@@ -4,7 +4,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.transport.client import HttpModel, open_session
+from gateway.transport.client import HttpServer, open_session
 from tests.transport.calls import GOOD, Make, model_of
 from tests.upstream import (
     ScriptedUpstream,
@@ -25,7 +25,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 def make(session: aiohttp.ClientSession, upstream: ScriptedUpstream) -> Make:
-    def made(base_url: str | None = None, **changes: Any) -> HttpModel:
+    def made(base_url: str | None = None, **changes: Any) -> HttpServer:
         return model_of(session, base_url or f"{upstream.url}/v1", **changes)
 
     return made

@@ -1,9 +1,11 @@
 import pytest
 
 from gateway.errors import (
+    UpstreamDenied,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamRateLimited,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -37,7 +39,8 @@ async def test_a_redirect_is_not_followed(
         (answer(503, {}, headers=[("Retry-After", "9")]), UpstreamUnavailable, 9.0),
         (answer(504, {}), UpstreamTimeout, None),
         (answer(500, b"\xff" * 10_000_000), UpstreamError, None),
-        (answer(401, {"error": {"message": f"bad key {CANARY}"}}), UpstreamError, None),
+        (answer(401, {"error": {"message": f"bad key {CANARY}"}}), UpstreamDenied, None),
+        (answer(422, {"error": {"message": f"bad {CANARY}"}}), UpstreamRejected, None),
         (Script((b"{", Reset()), status=500), UpstreamError, None),
         (
             answer(429, b"\x1f\x8b", headers=[("content-encoding", "gzip")]),

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamUnavailable
 from gateway.events import ModelEvent, TurnEvent, TurnStarted
 from gateway.grammar import Grammar
-from gateway.messages import MessageStatus, Prompt, PromptMessage
+from gateway.messages import MessageStatus, Price, Prompt, PromptMessage
 from gateway.ports import ModelStream
-from gateway.turn.engine import Agent, KeptReply, Turn, TurnPlan
+from gateway.turn.engine import KeptReply, Turn
+from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.prompt import Exchange
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
@@ -38,6 +39,11 @@ class ScriptedStream:
 
 
 class ScriptedModel:
+    """A model and its only place at once; `retries` says how often it lets itself be asked again.
+
+    `ends` are the ends of its calls, `places` the `last_resort`s with which it was asked for one.
+    """
+
     provider = "openai"
     model = "m"
 
@@ -49,18 +55,45 @@ class ScriptedModel:
         idle_s: float = 5,
         total_s: float = 5,
         context_tokens: int | None = None,
+        retries: int = 0,
+        full: bool = False,
     ) -> None:
+        self.full = full
         self.name = name
         self.first_token_s = first_token_s
         self.idle_s = idle_s
         self.total_s = total_s
         self.context_tokens = context_tokens
         self.output_tokens: int | None = None
+        self.price: Price | None = None
+        self.target = name
+        self.retries = retries
+        self.places: list[bool] = []
+        self.ends: list[GatewayError | None] = []
+        self.began_calls = 0
         self.prompts: list[Prompt] = []
         self.streams: list[ScriptedStream] = []
         self._calls = list(calls)
 
-    async def call(
+    async def place(self, *, last_resort: bool = True) -> "ScriptedModel":
+        self.places.append(last_resort)
+        if self.full:
+            raise UpstreamUnavailable(retry_after=1)
+        return self
+
+    def began(self) -> None:
+        self.began_calls += 1
+
+    def end(self, error: GatewayError | None) -> None:
+        self.ends.append(error)
+
+    async def again(self, error: GatewayError) -> "ScriptedModel | None":
+        if not error.elsewhere or self.retries == 0:
+            return None
+        self.retries -= 1
+        return self
+
+    async def send(
         self, prompt: Prompt, *, headers: tuple[tuple[str, str], ...] = ()
     ) -> ModelStream:
         self.prompts.append(prompt)
@@ -78,6 +111,7 @@ class RecordingClient:
     ) -> None:
         self.opened = False
         self.terminal_sent = False
+        self.gone = False
         self.one_shot = one_shot
         self.events: list[TurnEvent] = []
         self.refused: GatewayError | None = None
@@ -144,6 +178,7 @@ class Play:
         output_bytes: int = 1000,
         store_error: GatewayError | None = None,
         store_gate: asyncio.Event | None = None,
+        retry_within_s: float = 10,
     ) -> None:
         self.client = client or RecordingClient()
         self.tally = TurnTally("widget", "1.1", 0.0)
@@ -157,6 +192,7 @@ class Play:
         self._output_bytes = output_bytes
         self._store_error = store_error
         self._store_gate = store_gate
+        self._retry_within_s = retry_within_s
 
     async def run(self) -> "Play":
         agent = Agent(
@@ -172,7 +208,12 @@ class Play:
             refusal="no",
         )
         plan = TurnPlan(
-            agent, self._past, PromptMessage("user", self._text), (), self._output_bytes
+            agent,
+            self._past,
+            PromptMessage("user", self._text),
+            (),
+            self._output_bytes,
+            self._retry_within_s,
         )
         watch = self.client.watch = Watch(
             turn_s=self._clocks[0],

@@ -9,8 +9,6 @@ from gateway.errors import (
     StoreUnavailable,
     Truncated,
     UpstreamError,
-    UpstreamRateLimited,
-    UpstreamUnavailable,
 )
 from gateway.events import (
     FinishReason,
@@ -101,24 +99,6 @@ async def test_a_failure_after_the_first_token_is_an_event_and_keeps_what_was_sh
     assert play.released_before_end
     assert play.client.ended == 1
     assert model.streams[0].closed
-
-
-@pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamRateLimited()])
-async def test_the_next_model_is_tried_unseen_before_the_first_token(error: GatewayError) -> None:
-    first, second = ScriptedModel(error), ScriptedModel([[TextDelta("b"), STOP]], name="second")
-    play = await Play(first, second).run()
-    assert texts(play.client.events) == ["b"]
-    assert play.client.events.count(TurnStarted()) == 1
-    assert [entry.upstream for entry in play.tally.rounds] == ["main", "second"]
-    assert play.tally.usage == USAGE
-
-
-async def test_no_other_model_is_tried_after_the_first_token() -> None:
-    first = ScriptedModel([[TextDelta("a")], UpstreamUnavailable()])
-    second = ScriptedModel([[TextDelta("b"), STOP]])
-    play = await Play(first, second).run()
-    assert isinstance(terminal(play), TurnFailed)
-    assert second.prompts == []
 
 
 async def test_a_prompt_that_the_model_finds_too_long_loses_its_oldest_exchanges() -> None:
@@ -246,7 +226,7 @@ async def test_a_failure_after_a_keep_alive_is_an_event() -> None:
 
 async def test_a_fault_of_the_program_still_ends_the_stream() -> None:
     class Broken(ScriptedModel):
-        async def call(self, prompt: object, *, headers: object = ()) -> object:  # type: ignore[override]
+        async def send(self, prompt: object, *, headers: object = ()) -> object:  # type: ignore[override]
             raise ZeroDivisionError
 
     play = await Play(Broken()).run()

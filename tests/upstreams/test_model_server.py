@@ -11,7 +11,7 @@ import pytest
 from gateway.events import ModelFinished, TextDelta
 from gateway.messages import Prompt, PromptMessage
 from gateway.ports import Upstream
-from gateway.transport.client import HttpModel, open_session
+from gateway.transport.client import HttpServer, open_session
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.embedded import EmbeddedModel
 from gateway.upstreams.openai import OpenAI
@@ -33,17 +33,12 @@ async def base_url() -> AsyncIterator[str]:
 
 async def ask(base_url: str, codec: Upstream, prompt: Prompt) -> tuple[str, ModelFinished]:
     async with open_session() as session:
-        model = HttpModel(
-            name="local",
+        model = HttpServer(
             codec=codec,
             session=session,
             base_url=base_url,
-            model="smollm2-135m-instruct",
             connect_s=5,
-            first_token_s=60,
-            idle_s=30,
             total_s=60,
-            max_in_flight=10,
             one_connection_per_request=True,
         )
         stream = await model.call(prompt)

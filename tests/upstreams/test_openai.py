@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import ErrorKind, Truncated, UpstreamProtocolError
+from gateway.errors import (
+    ErrorKind,
+    Truncated,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.events import (
     ModelFinished,
     TextDelta,
@@ -257,6 +267,7 @@ def test_arguments_as_a_deep_object_are_no_fault_of_ours() -> None:
 
 
 RETRY = Headers((("retry-after", "7"),))
+NOW = ("date", "Wed, 21 Oct 2026 07:28:00 GMT")
 
 
 @pytest.mark.parametrize(
@@ -301,17 +312,42 @@ def test_a_refusal_is_told_by_its_status_and_code(
 
 
 @pytest.mark.parametrize(
+    ("status", "kind", "elsewhere"),
+    [
+        *((status, UpstreamRejected, False) for status in (400, 405, 409, 413, 415, 422, 451)),
+        *((status, UpstreamDenied, True) for status in (401, 402, 403, 404)),
+        *((status, UpstreamError, True) for status in (302, 500, 501, 502, 599)),
+        *((status, UpstreamUnavailable, True) for status in (503, 529)),
+        *((status, UpstreamTimeout, True) for status in (408, 504)),
+        (429, UpstreamRateLimited, True),
+    ],
+)
+def test_a_refusal_says_whether_another_server_may_do_better(
+    status: int, kind: type[UpstreamError], elsewhere: bool
+) -> None:
+    found = OpenAI().decode_error(status, Headers(), b"{}")
+    assert (type(found), found.elsewhere) == (kind, elsewhere)
+
+
+@pytest.mark.parametrize(
     ("fields", "seconds"),
     [
         ((), None),
         ((("retry-after", "7"),), 7.0),
         ((("retry-after", " 2.5 "),), 2.5),
         ((("retry-after", "0"),), 0.0),
-        ((("retry-after", "1000000000"),), 3600.0),
+        ((("retry-after", "11"),), 10.0),
+        ((("retry-after", "1000000000"),), 10.0),
         ((("retry-after", "-1"),), None),
         ((("retry-after", "nan"),), None),
         ((("retry-after", "1e9"),), None),
         ((("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"),), None),
+        ((("retry-after", "Wed, 21 Oct 2026 07:28:07 GMT"), NOW), 7.0),
+        ((("retry-after", "Wednesday, 21-Oct-26 07:28:03 GMT"), NOW), 3.0),
+        ((("retry-after", "Wed, 21 Oct 2026 06:00:00 GMT"), NOW), 0.0),
+        ((("retry-after", "Wed, 21 Oct 2099 06:00:00 GMT"), NOW), 10.0),
+        ((("retry-after", "Wed, 21 Oct 2026 07:28:07"), NOW), None),
+        ((("retry-after", "soon"), NOW), None),
         ((("retry-after", "9" * 5000),), None),
         ((("retry-after", "9"), ("retry-after-ms", "1500")), 1.5),
     ],
