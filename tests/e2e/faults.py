@@ -24,7 +24,7 @@ HALF: Final = "Half a reply"
 WORDS: Final = f"{UPSTREAM_WORDS}: sk-{CANARY} is over quota"
 
 _ROLE: Final = openai_chunk({"role": "assistant", "content": ""})
-_BEGUN: Final[tuple[Step, ...]] = (_ROLE, openai_chunk({"content": HALF}), Sleep(0.02))
+_BEGUN: Final[tuple[Step, ...]] = (_ROLE, openai_chunk({"content": HALF}), Sleep(0.1))
 _ERROR: Final = {"error": {"message": WORDS, "type": "server_error", "code": None}}
 
 BEFORE: Final[dict[str, tuple[str, Script]]] = {
