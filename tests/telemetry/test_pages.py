@@ -16,6 +16,7 @@ from gateway.telemetry.pages import Pages
 from gateway.telemetry.processes import Processes
 from gateway.telemetry.supervision import SupervisorMetrics, WorkerFacts, WorkerGauges
 from gateway.telemetry.totals import Totals
+from gateway.telemetry.upstreams import TargetLabels
 from gateway.turn.tally import TurnTally
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
@@ -31,7 +32,9 @@ class Gateway:
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
-        self.worker = Metrics(("widget",), (ModelLabels("main", "openai", "m"),))
+        self.worker = Metrics(
+            ("widget",), (ModelLabels("main", "openai", "m"),), (TargetLabels("main", "a/v1"),)
+        )
         supervisor = SupervisorMetrics()
         totals = Totals()
         totals.add(self.worker.board)

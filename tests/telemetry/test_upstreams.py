@@ -81,9 +81,8 @@ def test_each_end_of_a_call_has_an_outcome_of_its_own(
     metrics.upstreams.call_ended(*MAIN, error)
     assert value(metrics, "upstream_in_flight", **TARGET) == 0
     assert value(metrics, "upstream_calls_total", **TARGET, outcome=outcome) == 1
-    assert (
-        metrics.registry.get_sample_value("chatgw_label_overflow_total", {"label": "target"}) == 0
-    )
+    for label in ("upstream", "target", "call_outcome"):
+        assert value(metrics, "label_overflow_total", label=label) == 0
 
 
 def test_what_balancing_does_is_counted(metrics: Metrics) -> None:
