@@ -201,8 +201,8 @@ class ConversationPage:
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """A part of a conversation's messages, oldest first; `after` begins the next part, None at
-    the end."""
+    """A part of a conversation's messages, oldest first, perhaps none where the store forgets;
+    `after` begins the next part, None at the end."""
 
     messages: tuple[Message, ...]
     after: int | None

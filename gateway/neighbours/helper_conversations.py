@@ -9,7 +9,8 @@
 All with a session token; each conversation belongs to the token's identity. A conversation is
 unread while it has messages that came after it was last read; reading it whole marks it, unless
 `markRead=false` says not to. A list has 20 conversations a page, or `limit` of 1 to 100, the last
-written to first. Long lists of messages are cut to the newest, previews to their beginning.
+written to first. A conversation is shown with its newest 1000 messages, or as many of them as have
+1 MiB characters; a preview is cut to its beginning.
 Nobody but a model answers here, so there are no staff, reactions, attachments or escalations.
 Source: `@helperai/client` 0.4.5 and its schemas.
 """
@@ -25,6 +26,7 @@ from gateway.access.ownership import check_owner
 from gateway.access.session_tokens import DIALECT
 from gateway.errors import NotFound
 from gateway.messages import Conversation, ConversationKey, Message, Principal, Reply, RequestHead
+from gateway.neighbours.thread import newest
 from gateway.ports import Admit, Authenticator, ConversationStore, CredentialSource, Route
 from gateway.replies import json_reply, moment
 from gateway.requests import (
@@ -38,6 +40,7 @@ from gateway.requests import (
 )
 
 MESSAGES: Final = 1000
+CHARACTERS: Final = 1_048_576
 PREVIEW_CHARACTERS: Final = 1000
 
 _SLUG_ALPHABET: Final = string.ascii_lowercase + string.digits
@@ -63,13 +66,13 @@ class _Visitors:
         self.authenticator = authenticator
         self._store = store
 
-    async def _own(self, head: RequestHead, principal: Principal, messages: int) -> Conversation:
-        """The conversation of the path. Raises `NotFound` and `NotOwner`."""
+    async def _own(self, head: RequestHead, principal: Principal) -> Conversation:
+        """The conversation of the path, without messages. Raises `NotFound` and `NotOwner`."""
         slug = head.params["slug"]
         if CLIENT_ID.fullmatch(slug) is None:
             raise NotFound("the slug is malformed")
         key = ConversationKey(principal.tenant, DIALECT, slug)
-        conversation = await self._store.load(key, create=False, messages=messages)
+        conversation = await self._store.load(key, create=False, messages=0)
         check_owner(conversation, principal)
         return conversation
 
@@ -111,7 +114,8 @@ class HelperConversation(_Visitors):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """The conversation, whose messages are read from then on. Raises `GatewayError`."""
         mark = query_value(head, "markRead") != "false"
-        conversation = await self._own(head, principal, MESSAGES)
+        conversation = await self._own(head, principal)
+        messages = await newest(self._store, conversation, messages=MESSAGES, characters=CHARACTERS)
         if mark:
             await self._mark_read(conversation)
         return json_reply(
@@ -120,11 +124,7 @@ class HelperConversation(_Visitors):
                 "slug": conversation.key.id,
                 "subject": conversation.subject,
                 "isEscalated": False,
-                "messages": [
-                    _message(message)
-                    for message in conversation.messages
-                    if message.role != "system"
-                ],
+                "messages": [_message(it) for it in messages if it.role != "system"],
                 "experimental_guideSessions": [],
             },
         )
@@ -140,7 +140,7 @@ class HelperUpdate(_Visitors):
         require_media_type(head, is_json)
         if parse_json_object(body).get("markRead") is not True:
             raise bad_field("markRead", "must be true")
-        await self._mark_read(await self._own(head, principal, 0))
+        await self._mark_read(await self._own(head, principal))
         return json_reply(200, {"success": True})
 
 

@@ -10,7 +10,8 @@ The last two know the conversations of the key's tenant. `personaId` is one of t
 agent that serves; `externalUserId`, `metadata` and `configuration` are kept and given back. The
 agent decides on the model, so `aiSystem`, `model`, `systemMessage` and `dataspaceIds` choose
 nothing. A ChatEntryResponse has every member, null where it is not known; of a conversation's
-messages the newest 1000, in a list the newest 100. Source: the vendor's OpenAPI document.
+messages the newest 1000 (or as many as have 1 MiB characters), in a list the newest 100 (64 Ki).
+Source: the vendor's OpenAPI document.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from gateway.messages import (
     RequestHead,
     Terms,
 )
+from gateway.neighbours.thread import newest
 from gateway.neighbours.variables import json_object, json_values
 from gateway.ports import Authenticator, ConversationStore, CredentialSource, Route
 from gateway.replies import json_reply, moment
@@ -42,7 +44,9 @@ from gateway.requests import (
 
 DIALECT: Final = "hyperleap"
 MESSAGES: Final = 1000
+CHARACTERS: Final = 1_048_576
 LISTED_MESSAGES: Final = 100
+LISTED_CHARACTERS: Final = 65_536
 
 _PAGE: Final = 10
 _SYSTEMS: Final = range(7)
@@ -72,8 +76,15 @@ class _Conversations:
         self._models = models
         self._now = now
 
-    def _entry(self, conversation: Conversation, principal: Principal) -> dict[str, object]:
-        """The conversation as a ChatEntryResponse."""
+    async def _entry(
+        self,
+        conversation: Conversation,
+        principal: Principal,
+        messages: int = MESSAGES,
+        characters: int = CHARACTERS,
+    ) -> dict[str, object]:
+        """The conversation as a ChatEntryResponse, with as many of its newest messages."""
+        said = await newest(self._store, conversation, messages=messages, characters=characters)
         details = conversation.terms.details
         agent = conversation.terms.agent
         model = self._models.get(agent or "", self._models[principal.agent])
@@ -85,7 +96,7 @@ class _Conversations:
             "personaVersionId": details.get("personaVersionId"),
             "conversationStatus": None,
             "conversationName": conversation.subject,
-            "chatMessages": [_message(message) for message in conversation.messages],
+            "chatMessages": [_message(message) for message in said],
             "chatMessagesCount": conversation.length,
             "chatStarted": conversation.length > 0,
             "areChatMessagesInBlob": False,
@@ -135,7 +146,7 @@ class _Start(_Conversations):
         )
         key = ConversationKey(principal.tenant, DIALECT, self._new_id())
         made = await self._store.create(key, owner=None, subject=None, terms=terms)
-        return json_reply(200, self._entry(made, principal))
+        return json_reply(200, await self._entry(made, principal))
 
 
 class HyperleapStart(_Start):
@@ -201,8 +212,8 @@ class HyperleapConversation(_Conversations):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """The conversation with its newest messages. Raises `GatewayError`."""
         key = ConversationKey(principal.tenant, DIALECT, path_id(head))
-        conversation = await self._store.load(key, create=False, messages=MESSAGES)
-        return json_reply(200, self._entry(conversation, principal))
+        conversation = await self._store.load(key, create=False, messages=0)
+        return json_reply(200, await self._entry(conversation, principal))
 
 
 class HyperleapList(_Conversations):
@@ -220,11 +231,13 @@ class HyperleapList(_Conversations):
                 owner=None,
                 limit=_PAGE,
                 cursor=token,
-                messages=LISTED_MESSAGES,
             )
         except BadRequest as error:
             raise bad_field("continuationToken", "is none that a list gave") from error
-        data = [self._entry(conversation, principal) for conversation in page.conversations]
+        data = [
+            await self._entry(conversation, principal, LISTED_MESSAGES, LISTED_CHARACTERS)
+            for conversation in page.conversations
+        ]
         return json_reply(200, {"data": data, "continuationToken": page.cursor})
 
 

@@ -18,7 +18,15 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.errors import NotFound
-from gateway.messages import Conversation, ConversationKey, Principal, Reply, RequestHead, Terms
+from gateway.messages import (
+    Conversation,
+    ConversationKey,
+    ConversationStatus,
+    Principal,
+    Reply,
+    RequestHead,
+    Terms,
+)
 from gateway.neighbours.variables import text_values
 from gateway.ports import Authenticator, ConversationStore, CredentialSource, Route
 from gateway.replies import json_reply, moment
@@ -133,14 +141,21 @@ class HyponemaEnd(_Sessions):
         if body:
             require_media_type(head, is_json)
             members = parse_json_object(body)
-        status = members.get("status", "completed")
+        status = _end(members)
         optional_text(members, "reason", _MAX_REASON)
         session = await self._session(head, principal)
-        if status == "completed" or status == "failed":
-            if session.status_at(self._now()) == "open":
-                session = await self._store.update(session.key, status=status)
-            return json_reply(200, self._view(session))
-        raise bad_field("status", 'must be "completed" or "failed"')
+        if session.status_at(self._now()) == "open":
+            session = await self._store.update(session.key, status=status)
+        return json_reply(200, self._view(session))
+
+
+def _end(members: dict[str, object]) -> ConversationStatus:
+    value = members.get("status", "completed")
+    if value == "completed":
+        return "completed"
+    if value == "failed":
+        return "failed"
+    raise bad_field("status", 'must be "completed" or "failed"')
 
 
 def _modality(members: dict[str, object]) -> str:

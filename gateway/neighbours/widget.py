@@ -6,7 +6,8 @@
 
 The admin routes take `x-admin-api-key`, one of the tenants' `admin_key`s, which shows that tenant's
 conversations, the last written to first. `_id` is the `conversationId` that visitors are told;
-times are milliseconds. A thread has its newest 1000 messages. Source: Open Chat Widget, backend
+times are milliseconds. A thread has its newest 1000 messages, or as
+many of them as have 1 MiB characters. Source: Open Chat Widget, backend
 `server.ts`; the texts of errors are those that its server gives.
 """
 
@@ -16,12 +17,14 @@ from typing import Final
 
 from gateway.errors import BadRequest, ErrorKind, NotFound
 from gateway.messages import Conversation, Message, Principal, Reply, RequestHead
+from gateway.neighbours.thread import newest
 from gateway.ports import Admit, Authenticator, ConversationStore, CredentialSource, Route
 from gateway.replies import json_reply
 from gateway.requests import query_value
 
 DIALECT: Final = "widget"
 MESSAGES: Final = 1000
+CHARACTERS: Final = 1_048_576
 PREVIEW_CHARACTERS: Final = 500
 
 _LIST: Final = Route("GET", "/v1/admin/conversations")
@@ -101,12 +104,11 @@ class WidgetThread(_Admin):
         if len(public_id) > _MAX_ID:
             return _refusal(400, "Invalid conversationId")
         try:
-            conversation = await self._store.find(
-                principal.tenant, DIALECT, public_id, messages=MESSAGES
-            )
+            conversation = await self._store.find(principal.tenant, DIALECT, public_id, messages=1)
+            said = await newest(self._store, conversation, messages=MESSAGES, characters=CHARACTERS)
         except NotFound:
             return _refusal(404, "Conversation not found")
-        messages = [_message(message) for message in conversation.messages]
+        messages = [_message(message) for message in said]
         return json_reply(200, {"conversation": _summary(conversation), "messages": messages})
 
 

@@ -259,8 +259,7 @@ class MemoryStore:
         """The messages from the oldest on, `limit` at a time. Raises `NotFound`."""
         entry = self._known(key)
         forgotten = entry.about.length - len(entry.messages)
-        first = max(after - forgotten, 0)
-        end = first + limit
+        first, end = max(after - forgotten, 0), max(after + limit - forgotten, 0)
         more = forgotten + end if end < len(entry.messages) else None
         return MessagePage(tuple(entry.messages[first:end]), more)
 

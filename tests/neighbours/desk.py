@@ -53,3 +53,8 @@ def said(number: int, *, at: float = NOW, text: str = "text") -> list[Message]:
         Message(f"q{number}", "user", f"{text} {number}?", at),
         Message(f"a{number}", "assistant", f"{text} {number}.", at + 0.5),
     ]
+
+
+def long(count: int) -> list[Message]:
+    """Messages of 100,000 characters each."""
+    return [Message(f"m{number}", "user", "x" * 100_000, NOW) for number in range(count)]

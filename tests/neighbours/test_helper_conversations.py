@@ -18,7 +18,7 @@ from gateway.neighbours.helper_conversations import (
     HelperUpdate,
     random_slug,
 )
-from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, said, told
+from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
 
 ADA: Final = Principal("acme", "session-token", "support", "email:ada@example.com")
 EVE: Final = Principal("acme", "session-token", "support", "email:eve@example.com")
@@ -134,6 +134,13 @@ class TestShow:
         messages = told(await ask(helper.show, ADA, slug="s"))["messages"]
         assert isinstance(messages, list)
         assert [len(messages), messages[0]["id"]] == [MESSAGES, "q1"]
+
+    async def test_one_with_long_messages_is_cut_sooner(self, helper: Helper) -> None:
+        key = await helper.begin("s")
+        await helper.store.append(key, long(20))
+        messages = told(await ask(helper.show, ADA, slug="s"))["messages"]
+        assert isinstance(messages, list)
+        assert [len(messages), messages[0]["id"]] == [10, "m10"]
 
     @pytest.mark.parametrize(
         ("query", "left"),

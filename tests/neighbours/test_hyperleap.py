@@ -13,7 +13,7 @@ from gateway.neighbours.hyperleap import (
     HyperleapPersona,
     HyperleapStart,
 )
-from tests.neighbours.desk import NOW_TEXT, Desk, ask, said, told
+from tests.neighbours.desk import NOW_TEXT, Desk, ask, long, said, told
 
 ACME: Final = Principal("acme", "site", "default")
 FREE: Final = Principal("free", "site", "default")
@@ -201,6 +201,14 @@ class TestShow:
         assert isinstance(shown["chatMessages"], list)
         assert (len(shown["chatMessages"]), shown["chatMessagesCount"]) == (MESSAGES, MESSAGES + 2)
 
+    async def test_one_with_long_messages_is_cut_sooner(self, hyperleap: Hyperleap) -> None:
+        await hyperleap.begin("c")
+        await hyperleap.store.append(ConversationKey("acme", "hyperleap", "c"), long(20))
+        shown = told(await ask(hyperleap.show, ACME, id="c"))
+        (listed,) = entries(told(await ask(hyperleap.list, ACME)))
+        assert isinstance(shown["chatMessages"], list)
+        assert (len(shown["chatMessages"]), len(listed["chatMessages"])) == (10, 1)
+
     async def test_the_agent_may_be_gone(self, hyperleap: Hyperleap) -> None:
         key = ConversationKey("acme", "hyperleap", "c")
         await hyperleap.store.create(key, owner=None, subject="Name", terms=Terms(agent="gone"))
@@ -252,6 +260,11 @@ class TestList:
         with pytest.raises(BadRequest) as caught:
             await ask(hyperleap.list, ACME, query=f"continuationToken={token}")
         assert [issue.field for issue in caught.value.issues] == ["continuationToken"]
+
+
+def entries(page: dict[str, object]) -> list[dict[str, list[object]]]:
+    assert isinstance(page["data"], list)
+    return page["data"]
 
 
 def test_each_path_is_there_twice() -> None:

@@ -13,7 +13,7 @@ from gateway.neighbours.widget import (
     WidgetList,
     WidgetThread,
 )
-from tests.neighbours.desk import NOW, Desk, ask, said, told
+from tests.neighbours.desk import NOW, Desk, ask, long, said, told
 
 ACME: Final = Principal("acme", "admin-key", "default")
 GLOBEX: Final = Principal("globex", "admin-key", "default")
@@ -148,6 +148,14 @@ async def test_a_long_thread_is_cut_to_its_newest_messages(widget: Widget) -> No
     messages = told(await ask(widget.thread, ACME, id=public_id))["messages"]
     assert isinstance(messages, list)
     assert (len(messages), messages[0]["_id"]) == (MESSAGES, "q1")
+
+
+async def test_a_thread_with_long_messages_is_cut_sooner(widget: Widget) -> None:
+    public_id = await widget.begin("s")
+    await widget.store.append(ConversationKey("acme", "widget", "s"), long(20))
+    messages = told(await ask(widget.thread, ACME, id=public_id))["messages"]
+    assert isinstance(messages, list)
+    assert (len(messages), messages[0]["_id"]) == (10, "m10")
 
 
 async def test_a_foreign_thread_is_an_unknown_one(widget: Widget) -> None:
