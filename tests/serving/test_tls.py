@@ -1,6 +1,7 @@
 import asyncio
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -197,6 +198,36 @@ async def test_a_client_that_never_says_goodbye_does_not_hold_the_gateway(tmp_pa
         client.close()
 
 
+@pytest.mark.parametrize("told", ["by a signal", "by the file"])
+async def test_a_new_certificate_is_served_without_a_turn_being_cut(
+    tmp_path: Path, told: str
+) -> None:
+    pair = tmp_path / "pair.pem"
+    shutil.copy(CERTIFICATE, pair)
+    files = {"certificate": str(pair), "private_key": str(pair)}
+    async with open_world(tmp_path / "gateway", tls=True, server={**files, "drain_s": 20}) as world:
+        gate = world.reply_in_two("First", " second")
+        async with world.asking(WIDGET, "Hi", protocol="h1-tls") as exchange:
+            await exchange.part()
+            shutil.copy(EXPIRED, pair)
+            if told == "by a signal":
+                world.gateway.send(signal.SIGHUP)
+            async with asyncio.timeout(30):
+                while await _served(world.tls) != _certificate(EXPIRED):
+                    await asyncio.sleep(0.1)
+            gate.set()
+            answer = await whole(exchange)
+        assert read(WIDGET, answer).text == "First second"
+
+
+async def _served(address: Address) -> str:
+    return await asyncio.to_thread(ssl.get_server_certificate, (address.host, address.port))
+
+
+def _certificate(pair: Path) -> str:
+    return pair.read_text().partition("-----END PRIVATE KEY-----\n")[2]
+
+
 def _mute_client(address: Address) -> socket.socket:
     """A connection under TLS whose other side gets no answer to its close_notify."""
     plain = socket.create_connection(address, timeout=10)
@@ -241,11 +272,7 @@ async def test_a_new_context_serves_the_certificate_that_is_there_by_then(tmp_pa
         with listen("127.0.0.1:0", unread_s=30) as sock:
             stop = asyncio.Event()
             task = asyncio.create_task(serve(app, [], stop, idle_s=5, secure=[sock], tls=context))
-            address = sock.getsockname()
-            seen.append(await asyncio.to_thread(ssl.get_server_certificate, address))
+            seen.append(await _served(Address(*sock.getsockname())))
             stop.set()
             await task
-    assert seen == [
-        pair.read_text().partition("-----END PRIVATE KEY-----\n")[2]
-        for pair in (CERTIFICATE, EXPIRED)
-    ]
+    assert seen == [_certificate(CERTIFICATE), _certificate(EXPIRED)]
