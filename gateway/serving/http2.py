@@ -108,9 +108,9 @@ class Http2Protocol:
         self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
     ) -> None:
         """Sends the server's preface; an upgrade from HTTP/1.1 is turned away."""
-        self._config.connections.add(self)
         self._h2.open()
         self._out.flush()
+        self._config.connections.add(self)
         self._watch()
         if headers is not None or settings is not None:
             self._hang_up(ErrorCodes.HTTP_1_1_REQUIRED)

@@ -39,6 +39,7 @@ from hyperframe.frame import (
     HeadersFrame,
     PriorityFrame,
     RstStreamFrame,
+    SettingsFrame,
     WindowUpdateFrame,
 )
 
@@ -52,6 +53,7 @@ _BLOCK_BYTES: Final = 24_576
 _CONNECTION_WINDOW: Final = 1_048_576
 _DEFAULT_WINDOW: Final = 65_535
 _TABLE_BYTES: Final = 4096
+_KNOWN: Final = frozenset(int(code) for code in SettingCodes)
 
 Answer = tuple[list[Frame], list[Event]]
 
@@ -207,6 +209,11 @@ class ServerConnection(H2Connection):
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id
         return [], [event]
+
+    def _receive_settings_frame(self, frame: SettingsFrame) -> Answer:
+        # h2 remembers every setting that it is told, and there can be 65,536 of them.
+        frame.settings = {code: value for code, value in frame.settings.items() if code in _KNOWN}
+        return super()._receive_settings_frame(frame)
 
     def _acknowledge_settings(self) -> list[Frame]:
         frames = super()._acknowledge_settings()

@@ -6,6 +6,7 @@ import pytest
 from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame
 
 from tests.e2e.frames import PREFACE, Frames
+from tests.e2e.tls import client_context
 from tests.serving.rig import Service, service
 
 IDLE_S = 0.4
@@ -40,13 +41,14 @@ async def test_a_client_that_stops_half_way_is_closed(
     assert time.monotonic() - began >= IDLE_S
 
 
-async def test_half_a_preface_is_closed() -> None:
-    async with service(idle_s=IDLE_S) as it:
-        reader, writer = await asyncio.open_connection(*it.address)
-        client = Frames(it.address, reader, writer)
-        client.write(PREFACE[:-4])
-        await client.end()
-        await client.close()
+@pytest.mark.parametrize("part", [PREFACE[:0], PREFACE[:-4]], ids=["nothing", "a part"])
+async def test_a_client_that_does_not_end_its_preface_is_closed(it: Service, part: bytes) -> None:
+    tls = client_context("h2") if it.tls else None
+    reader, writer = await asyncio.open_connection(*it.address, ssl=tls)
+    client = Frames(it.address, reader, writer)
+    client.write(part)
+    await client.end()
+    await client.close()
 
 
 async def test_a_client_that_drips_a_frame_is_closed(it: Service) -> None:

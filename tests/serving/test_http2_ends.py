@@ -9,6 +9,7 @@ from hyperframe.frame import (
     HeadersFrame,
     PingFrame,
     RstStreamFrame,
+    SettingsFrame,
     WindowUpdateFrame,
 )
 
@@ -141,6 +142,7 @@ async def test_a_connection_that_comes_while_draining_is_told_so_and_served(it: 
     async with await it.client() as client:
         client.write(client.request(1))
         assert (await client.goaway()).last_stream_id == EVERY_STREAM
+        assert isinstance(client.seen[0], SettingsFrame)
         assert await client.body(1) == [b"done"]
 
 
@@ -191,6 +193,14 @@ async def test_a_head_has_no_body_and_ends(it: Service) -> None:
         client.write(client.request(1, method="HEAD"))
         assert await client.body(1) == []
         assert not [f for f in client.seen if isinstance(f, DataFrame) and f.data]
+
+
+async def test_a_header_block_that_cannot_be_decoded_ends_the_connection(it: Service) -> None:
+    async with await it.client() as client:
+        client.write(HeadersFrame(1, b"\xff\xff\xff\x0f", flags=["END_HEADERS", "END_STREAM"]))
+        frame = (await client.end())[-1]
+        assert isinstance(frame, GoAwayFrame)
+        assert frame.error_code == ErrorCodes.COMPRESSION_ERROR
 
 
 async def test_bytes_of_another_protocol_end_the_connection(it: Service) -> None:

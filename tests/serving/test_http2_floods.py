@@ -1,7 +1,9 @@
 import os
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from struct import pack
 
 import pytest
 from h2.errors import ErrorCodes
@@ -131,6 +133,18 @@ async def test_a_frame_that_is_too_long_is_refused_on_its_header(
         end = (await client.end())[-1]
         assert isinstance(end, GoAwayFrame)
         assert end.error_code == ErrorCodes.FRAME_SIZE_ERROR
+
+
+async def test_settings_that_nobody_knows_are_not_kept(it: Service) -> None:
+    async with await it.client() as client:
+        tracemalloc.start()
+        for start in range(100, 20_000, 2000):
+            payload = b"".join(pack(">HI", code, 1) for code in range(start, start + 2000))
+            client.write(len(payload).to_bytes(3, "big") + b"\x04" + bytes(5) + payload)
+            await client.expect(SettingsFrame)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert held < 4 << 20  # the client's own frames among it
 
 
 async def test_an_answer_flood_to_a_client_that_reads_nothing_is_bounded(it: Service) -> None:
