@@ -143,8 +143,8 @@ class Http2Protocol:
         self._end_if_over()
 
     def _dispatch(self, event: H2Event) -> None:
-        if isinstance(event, WindowUpdated):
-            self._out.window_grew(event.stream_id or 0)
+        if isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
+            self._out.window_grew()
         elif isinstance(event, DataReceived):
             self._body(event)
         elif isinstance(event, RequestReceived):
@@ -158,8 +158,6 @@ class Http2Protocol:
                 self._answer(event.stream_id, 431)
                 if not event.ended:
                     self._linger(event.stream_id)
-        elif isinstance(event, RemoteSettingsChanged):
-            self._out.window_grew(0)
         elif isinstance(event, ConnectionTerminated):
             self._leaving = True
 

@@ -18,7 +18,7 @@ _HIGH_WATER: Final = 32_768
 _DATA_HEADER: Final = Struct(">HBBBL")  # length in two parts, type, flags, stream (RFC 9113 4.1)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A sender that waits; `left` is empty if only the transport has to have room."""
 
@@ -39,7 +39,7 @@ class Outbox:
             self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._floods = connection.floods
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[_Waiting, None] = {}  # in the order in which they are served
         self._full = False
         self._draining: asyncio.Task[None] | None = None
         self._written = 0
@@ -87,15 +87,13 @@ class Outbox:
 
         Without a message it returns when the transport has room.
         """
-        number = stream.stream_id
         waiting = _Waiting(memoryview(data), stream, self._loop.create_future(), self._loop.time())
-        self._waiting[number] = waiting
+        self._waiting[waiting] = None
         self._serve()
         try:
             await waiting.served
         finally:
-            if self._waiting.get(number) is waiting:
-                del self._waiting[number]
+            self._waiting.pop(waiting, None)
 
     @property
     def is_full(self) -> bool:
@@ -116,9 +114,9 @@ class Outbox:
         self._full = False
         self._serve()
 
-    def window_grew(self, number: int) -> None:
-        """More may be sent on a stream, or on all of them if `number` is 0."""
-        if self._waiting and (not number or number in self._waiting):
+    def window_grew(self) -> None:
+        """More may be sent on a stream, or on all of them."""
+        if self._waiting:
             self._serve()
 
     def _serve(self) -> None:
@@ -126,15 +124,15 @@ class Outbox:
         moved = True
         while moved and self._waiting:
             moved = False
-            for number, waiting in list(self._waiting.items()):
+            for waiting in list(self._waiting):
                 if self.is_full:
                     return
                 if not self._serve_one(waiting):
                     continue
                 moved = True
-                del self._waiting[number]
+                del self._waiting[waiting]
                 if waiting.left:
-                    self._waiting[number] = waiting  # behind those that have got nothing yet
+                    self._waiting[waiting] = None  # behind those that have got nothing yet
                 elif not waiting.served.done():
                     waiting.served.set_result(None)
 
@@ -154,23 +152,26 @@ class Outbox:
         return size > 0 or not left
 
     def forget(self, number: int) -> None:
-        """A stream is no more: its sender goes on."""
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None and not waiting.served.done():
-            waiting.served.set_result(None)
+        """A stream is no more: whoever waits on it goes on."""
+        self._release([it for it in self._waiting if it.stream.stream_id == number])
 
     def close(self) -> None:
-        """The connection is no more: every sender goes on."""
-        for number in list(self._waiting):
-            self.forget(number)
+        """The connection is no more: everybody who waits goes on."""
+        self._release(list(self._waiting))
         if self._draining is not None:
             self._draining.cancel()
+
+    def _release(self, all_of: list[_Waiting]) -> None:
+        for waiting in all_of:
+            del self._waiting[waiting]
+            if not waiting.served.done():
+                waiting.served.set_result(None)
 
     def stalled(self, since: float) -> list[int]:
         """The streams whose client has let nothing through since then."""
         if self._full:
             return []  # it is not the window that they wait for
-        return [number for number, it in self._waiting.items() if it.moved_at < since]
+        return [it.stream.stream_id for it in self._waiting if it.moved_at < since]
 
     def stuck(self, since: float) -> bool:
         """Whether the peer has taken nothing since then of what is written."""
