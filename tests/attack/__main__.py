@@ -17,14 +17,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.attack import early, floods, idle, leaving, odd, readers
+from tests.attack import early, floods, idle, leaving, odd, readers, starts, stops
 from tests.attack.case import CASES, Case
-from tests.attack.good import GoodClient, p99_ms
-from tests.attack.site import IDLE_S, Held, Kind, Site, open_site
+from tests.attack.good import GoodClient, p99_ms, warmed
+from tests.attack.site import Held, Kind, Site, open_site
 
-MODULES = (early, leaving, readers, idle, floods, odd)
+MODULES = (early, leaving, readers, idle, floods, odd, stops, starts)
 _CASE_S = 45.0
 _LONG_CASE_S = 200.0
+_TOGETHER = 3
 
 
 @dataclass
@@ -57,17 +58,24 @@ class Arena:
     async def run(self, case: Case) -> Result:
         """One case, with all that is judged around it."""
         result = Result(case, self._kind)
-        site = await self._open()
-        good = None if case.alone else GoodClient(site)
+        site = await self.open()
+        good = GoodClient(site)
         began = time.monotonic()
-        result.wrong += await self._attacked(case, site)
+        result.wrong += await self.attacked(case, site)
         result.seconds = time.monotonic() - began
-        if good is not None:
-            result.wrong += await good.stop()
-            result.p99_ms, result.turns = p99_ms(good.seconds), len(good.seconds)
+        result.wrong += await good.stop()
+        result.p99_ms, result.turns = p99_ms(good.seconds), len(good.seconds)
         result.wrong += await self._aftermath(case, site)
         if result.wrong:
             await self.close()
+        return result
+
+    async def run_alone(self, case: Case) -> Result:
+        """A case that starts, judges and ends sites of its own."""
+        result = Result(case, self._kind)
+        began = time.monotonic()
+        result.wrong += await self.attacked(case, await self.open())
+        result.seconds = time.monotonic() - began
         return result
 
     async def close(self) -> None:
@@ -75,16 +83,17 @@ class Arena:
         self._site = None
         await self._stack.aclose()
 
-    async def _open(self) -> Site:
+    async def open(self) -> Site:
+        """The site, which is started if there is none."""
         if self._site is None:
             self._site = await self._stack.enter_async_context(
                 open_site(self._kind, tls=self._kind == "ours")
             )
-            await _warm_up(self._site)
-            self._base = await self._site.held()
+            self._base = await warmed(self._site)
         return self._site
 
-    async def _attacked(self, case: Case, site: Site) -> list[str]:
+    async def attacked(self, case: Case, site: Site) -> list[str]:
+        """What the case says is wrong; an attack that breaks off is itself a finding."""
         try:
             async with asyncio.timeout(_LONG_CASE_S if self._full else _CASE_S):
                 return await case.run(site, self._full)
@@ -101,15 +110,6 @@ class Arena:
         site.model.forget()
         faults = site.faults()
         return wrong if case.faults else wrong + faults[:2]
-
-
-async def _warm_up(site: Site) -> None:
-    """A few turns, so that what is made once is made; then quiet, so that the base is one."""
-    client = GoodClient(site)
-    await asyncio.sleep(0.3)
-    await client.stop()
-    await asyncio.sleep(IDLE_S + 0.5)
-    site.faults()
 
 
 @contextlib.asynccontextmanager
@@ -131,15 +131,37 @@ def _show(result: Result) -> None:
 
 
 async def attack(cases: Sequence[Case], *, full: bool) -> int:
-    """Runs the cases against the gateway; the exit status."""
-    results = []
+    """Runs the cases against the gateway; the exit status.
+
+    One after the other, then those that mostly wait or start sites of their own, a few at a time.
+    """
+    results: list[Result] = []
     began = time.monotonic()
-    async with _arena("ours", full) as arena:
-        for case in cases:
+    together = asyncio.Semaphore(_TOGETHER)
+
+    async def in_turn(arena: Arena, chosen: Sequence[Case]) -> None:
+        for case in chosen:
             results.append(await arena.run(case))
             _show(results[-1])
+
+    async def beside(arena: Arena, case: Case) -> None:
+        async with together:
+            results.append(await arena.run_alone(case))
+            _show(results[-1])
+
+    async with _arena("ours", full) as arena:
+        await in_turn(arena, [case for case in cases if not (case.alone or case.waits)])
+    async with _arena("ours", full) as arena:
+        alone = [case for case in cases if case.alone]
+        if alone:
+            await arena.open()
+        await asyncio.gather(
+            in_turn(arena, [case for case in cases if case.waits]),
+            *(beside(arena, case) for case in alone),
+        )
     bad = sum(not result.good for result in results)
-    print(f"attack: {len(results) - bad} passed, {bad} failed, {time.monotonic() - began:.0f} s")
+    seconds = time.monotonic() - began
+    print(f"attack: {len(results) - bad} passed, {bad} failed, {seconds:.0f} s")
     return int(bad > 0)
 
 
@@ -149,7 +171,8 @@ async def compare(cases: Sequence[Case], *, full: bool) -> int:
     found: list[str] = []
     async with _arena("stock", full) as stock, _arena("ours", full) as ours:
         for case in cases:
-            theirs, own = await stock.run(case), await ours.run(case)
+            run = Arena.run_alone if case.alone else Arena.run
+            theirs, own = await run(stock, case), await run(ours, case)
             took = f"{theirs.seconds:.1f} / {own.seconds:.1f}"
             judged = [("passes" if each.good else "fails") for each in (theirs, own)]
             print(f"| {case.name} | {case.what} | {' | '.join(judged)} | {took} |", flush=True)

@@ -17,7 +17,8 @@ class Case:
 
     `fails_on_stock` says that the plain application on stock Hypercorn does not survive it.
     `long` ones run only when asked for. Those with `alone` start sites of their own, so that the
-    good client of the common one has nothing to judge. `faults` may be logged during it.
+    good client of the common one has nothing to judge. One that mostly `waits` runs beside those.
+    `faults` may be logged during it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Case:
     fails_on_stock: bool = False
     long: bool = False
     alone: bool = False
+    waits: bool = False
     faults: bool = False
 
 
@@ -36,13 +38,14 @@ def case(
     fails_on_stock: bool = False,
     long: bool = False,
     alone: bool = False,
+    waits: bool = False,
     faults: bool = False,
 ) -> Callable[[Run], Run]:
     """Registers a case under its name."""
 
     def register(run: Run) -> Run:
         assert name not in CASES
-        CASES[name] = Case(name, what, run, fails_on_stock, long, alone, faults)
+        CASES[name] = Case(name, what, run, fails_on_stock, long, alone, waits, faults)
         return run
 
     return register

@@ -126,7 +126,7 @@ async def half_close(site: Site, full: bool) -> list[str]:
     return wrong
 
 
-@case("CL-17", "bytes now and then: heads, bodies, handshakes")
+@case("CL-17", "bytes now and then: heads, bodies, handshakes", waits=True)
 async def slow(site: Site, full: bool) -> list[str]:
     attempts = [_slow_head(site), _slow_body_h1(site), _slow_body_h2(site)]
     if site.process.tls is not None:

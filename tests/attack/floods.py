@@ -36,7 +36,8 @@ _CPU_S = 1.5
 @case("CL-12", "rapid reset", fails_on_stock=True)
 async def rapid_reset(site: Site, full: bool) -> list[str]:
     if not full:
-        return await _reset_until_refused(site, 600)
+        storms = [_reset_until_refused(site, 600) for _ in range(5)]
+        return [wrong for each in await asyncio.gather(*storms) for wrong in each]
     wrong: list[str] = []
     end = time.monotonic() + 10
     while time.monotonic() < end:

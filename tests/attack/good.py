@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from tests.attack.site import Site, completes
+from tests.attack.site import Held, Site, completes
 
 _PAUSE_S: Final = 0.03
 _PATIENCE_S: Final = 8.0
@@ -65,6 +65,16 @@ class GoodClient:
             return await completes(await connection.send(request), f"You said: {text}")
         finally:
             await connection.close()
+
+
+async def warmed(site: Site) -> Held:
+    """What the site holds at rest, once all is made that is made only once."""
+    client = GoodClient(site, "warm")
+    await asyncio.sleep(0.3)
+    await client.stop()
+    await asyncio.sleep(0.5)
+    site.faults()
+    return await site.held()
 
 
 def p99_ms(seconds: Sequence[float]) -> float:

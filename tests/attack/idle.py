@@ -16,7 +16,7 @@ from tests.attack.frames import (
     fields_of,
     frame,
 )
-from tests.attack.good import GoodClient, p99_ms
+from tests.attack.good import GoodClient, p99_ms, warmed
 from tests.attack.site import IDLE_S, LATE_S, Site, open_site
 from tests.e2e.tls import client_context
 
@@ -53,7 +53,7 @@ async def _peer(site: Site, data: bytes = b"") -> _Peer:
     return _Peer(reader, writer)
 
 
-@case("CL-10", "silence, prefaces, half heads, half frames", fails_on_stock=True)
+@case("CL-10", "silence, prefaces, half heads, half frames", fails_on_stock=True, waits=True)
 async def silence(site: Site, full: bool) -> list[str]:
     wrong: list[str] = []
     before = site.resident_bytes()
@@ -107,10 +107,10 @@ async def _handshake(site: Site) -> _Peer:
 async def crowd(site: Site, full: bool) -> list[str]:
     wrong: list[str] = []
     async with open_site(site.kind, limits={"connection_idle_s": 120}) as own:
+        base = await warmed(own)
         quiet = GoodClient(own)
         await asyncio.sleep(3)
         wrong += await quiet.stop()
-        base = await own.held()
         memory = own.resident_bytes()
         health = f"GET /health HTTP/1.1\r\nhost: {own.address}\r\n\r\n".encode()
         peers = []

@@ -37,7 +37,7 @@ async def never_read(site: Site, full: bool) -> list[str]:
     return wrong
 
 
-@case("CL-09", "a reader of a kilobyte at a time")
+@case("CL-09", "a reader of a kilobyte at a time", waits=True)
 async def slow_reader(site: Site, full: bool) -> list[str]:
     wrong: list[str] = []
     said = "".join(f"word {number} " for number in range(1100)).strip()

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol
 
 from tests.attack import processes, stock
@@ -93,7 +94,7 @@ class Site:
 
     def ask(self, text: str, *, session: str = "", tenant: str = "acme") -> Request:
         """A message on the widget's stream route."""
-        return WIDGET.request(session or re.sub(r"\W", "-", text), text, tenant=tenant)
+        return WIDGET.request(re.sub(r"\W", "-", session or text), text, tenant=tenant)
 
     def stranger(self) -> Request:
         """The same with a key that nobody has."""
@@ -273,7 +274,9 @@ async def open_site(
             if kind == "stock":
                 process = StockProcess(environment)
             else:
-                settings = _config(scripted.url, tls, store, clocks or {}, sections)
+                settings = site_config(
+                    scripted.url, tls=tls, store=store, clocks=clocks or {}, sections=sections
+                )
                 process = GatewayProcess(settings, directory)
                 process.environment = environment
             try:
@@ -284,13 +287,15 @@ async def open_site(
                 await process.wait()
 
 
-def _config(
+def site_config(
     url: str,
-    tls: bool,
-    store: str,
-    clocks: Mapping[str, float],
-    sections: Mapping[str, Mapping[str, object]],
+    *,
+    tls: bool = False,
+    store: str = "memory:",
+    clocks: Mapping[str, float] = MappingProxyType({}),
+    sections: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> dict[str, object]:
+    """A gateway's configuration with short clocks and a model at that address."""
     limits = {
         "body_s": BODY_S,
         "send_s": SEND_S,
