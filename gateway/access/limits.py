@@ -160,7 +160,8 @@ class Limits:
 
     async def admit_call(self, principal: Principal, *, visitor: str | None) -> None:
         """Takes one request that runs no turn. Raises `RateLimited`."""
-        await self._take(self.claim(principal, visitor=visitor, tokens=None))
+        claim = self.claim(principal, visitor=visitor, tokens=None, holder=self._new_id())
+        await self._take(claim)
 
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:
