@@ -83,11 +83,11 @@ class Level(NamedTuple):
 
 
 def refilled(level: Level | None, size: int, now: float) -> float:
-    """What a bucket holds `now`; one that is unknown, or from before a restart of the clock, is
+    """What a bucket holds `now`; one that is unknown, or from before the clock began anew, is
     full."""
-    if level is None or level.at > now:
+    if level is None or level.at > now + FULL_AGAIN_S:
         return float(size)
-    return min(float(size), level.amount + (now - level.at) * size / 60)
+    return min(float(size), level.amount + max(0.0, now - level.at) * size / 60)
 
 
 def wait_s(take: Take, level: float) -> float:

@@ -68,11 +68,11 @@ class SqliteLedger:
         sweep = now >= self._next_sweep
         if sweep:
             self._next_sweep = now + _SWEEP_EVERY_S
-        return await self._write(partial(_reserve, claim, now, sweep))
+        return await self._write(partial(_reserve, claim, self._clock, sweep))
 
     async def settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
         """Gives `refunds` back (a negative amount takes more) and the claim's slots."""
-        await self._write(partial(_settle, claim, refunds, self._clock()))
+        await self._write(partial(_settle, claim, refunds, self._clock))
 
     async def renew(self, claims: tuple[Claim, ...]) -> None:
         """Says that the holders of the claims' slots are alive."""
@@ -86,9 +86,13 @@ def _level(connection: apsw.Connection, take: Take, now: float) -> float:
     return refilled(Level(*found[0]) if found else None, take.size, now)
 
 
-def _reserve(claim: Claim, now: float, sweep: bool, connection: apsw.Connection) -> Shortage | None:
+def _reserve(
+    claim: Claim, clock: Callable[[], float], sweep: bool, connection: apsw.Connection
+) -> Shortage | None:
+    # Read inside the transaction: what another process committed before it is not later than that.
+    now = clock()
     if sweep:
-        connection.execute(_FORGET, (now - FULL_AGAIN_S, now))
+        connection.execute(_FORGET, (now - FULL_AGAIN_S, now + FULL_AGAIN_S))
     levels = [_level(connection, take, now) for take in claim.takes]
     for take, level in zip(claim.takes, levels, strict=True):
         if (wait := wait_s(take, level)) > 0:
@@ -105,8 +109,9 @@ def _reserve(claim: Claim, now: float, sweep: bool, connection: apsw.Connection)
 
 
 def _settle(
-    claim: Claim, refunds: tuple[Take, ...], now: float, connection: apsw.Connection
+    claim: Claim, refunds: tuple[Take, ...], clock: Callable[[], float], connection: apsw.Connection
 ) -> None:
+    now = clock()
     for take in refunds:
         level = _level(connection, take, now) + take.amount
         level = min(max(level, -take.size), take.size)

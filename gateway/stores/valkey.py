@@ -93,7 +93,7 @@ class ValkeyStore:
         lease_s: float = LEASE_S,
     ) -> None:
         self.lease_s = lease_s
-        self._server = ValkeyServer(url)
+        self.server = ValkeyServer(url)
         self._keep_s = None if retention_days is None else retention_days * _DAY_S
         self._clock = clock
         self._new_id = new_id
@@ -106,12 +106,12 @@ class ValkeyStore:
         try:
             await self._check_version()
         except BaseException:
-            await self._server.close()
+            await self.server.close()
             raise
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._server.close()
+        await self.server.close()
 
     async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
         """The conversation with its newest `messages` messages, oldest first."""
@@ -313,8 +313,8 @@ class ValkeyStore:
         return ConversationPage(tuple(one for one in page if one.updated_at >= oldest), more)
 
     async def _check_version(self) -> None:
-        await self._server.command("SET", scripts.VERSION_KEY, VERSION, "NX")
-        found = await self._server.command("GET", scripts.VERSION_KEY)
+        await self.server.command("SET", scripts.VERSION_KEY, VERSION, "NX")
+        found = await self.server.command("GET", scripts.VERSION_KEY)
         if not isinstance(found, bytes) or not found.isdigit():
             raise StoreUnavailable(
                 f"the store's server has something else at {scripts.VERSION_KEY}; "
@@ -341,7 +341,7 @@ class ValkeyStore:
             keep,
             oldest_stamp,
         ]
-        return await self._server.run(scripts.CREATE, place_of(new.key), arguments)
+        return await self.server.run(scripts.CREATE, place_of(new.key), arguments)
 
     async def _run(
         self, script: Script, place: tuple[str, str], arguments: Sequence[Argument]
@@ -352,7 +352,7 @@ class ValkeyStore:
     async def _answer(
         self, script: Script, place: tuple[str, str], arguments: Sequence[Argument]
     ) -> Answer:
-        answer = await self._server.run(script, place, arguments)
+        answer = await self.server.run(script, place, arguments)
         if answer[0] in _REFUSALS:
             raise _refusal(answer[0])
         return answer

@@ -5,27 +5,36 @@ again or dead expires by itself. A script that the client library sent twice, be
 connection before the answer came, counts once: the first answer is kept for a few seconds.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.access.claims import FULL_AGAIN_S, SLOT_S, Claim, Shortage, Take
 from gateway.stores.ledger import SLOT_WAIT_S
-from gateway.stores.valkey_server import Argument, Script, ValkeyServer
+from gateway.stores.valkey_server import Answer, Argument, Script, ValkeyServer
 
 _SEEN_S: Final = 5
 
 # `chat-gateway:level:<bucket>` is a hash of `a` (what it held) and `t` (when), `:slots:<name>` a
 # sorted set of holders by the time at which they count as dead, `:claim:<step>:<holder>` the
 # answer of a step that has run.
+_CONSTANTS: Final = f"""
+local SEEN_S, FULL_AGAIN_S = {_SEEN_S}, {FULL_AGAIN_S:.0f}
+"""
 _COMMON: Final = """
-local now = redis.call('TIME')
-now = tonumber(now[1]) + tonumber(now[2]) / 1000000
 local at = 1
 local function word() at = at + 1; return ARGV[at - 1] end
 local function number() return tonumber(word()) end
+local now = word()
+if now == '' then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+else
+  now = tonumber(now)
+end
 local claim = 'chat-gateway:claim:' .. word()
 local function ended(...)
   local said = cjson.encode({...})
-  redis.call('SET', claim, said, 'EX', %(seen)d)
+  redis.call('SET', claim, said, 'EX', SEEN_S)
   return {...}
 end
 local seen = redis.call('GET', claim)
@@ -39,13 +48,14 @@ end
 local function set_level(name, size, amount)
   local key = 'chat-gateway:level:' .. name
   amount = math.min(size, math.max(-size, amount))
-  redis.call('HSET', key, 'a', string.format('%%.17g', amount), 't', string.format('%%.17g', now))
-  redis.call('EXPIRE', key, %(full)d)
+  redis.call('HSET', key, 'a', string.format('%.17g', amount), 't', string.format('%.17g', now))
+  redis.call('EXPIRE', key, FULL_AGAIN_S)
 end
-""" % {"seen": _SEEN_S, "full": int(FULL_AGAIN_S)}
+"""
 
 _RESERVE: Final = Script(
-    _COMMON
+    _CONSTANTS
+    + _COMMON
     + """
 local holder, slot_s = word(), number()
 local takes, slots = {}, {}
@@ -73,7 +83,8 @@ return ended('taken')
 """
 )
 _SETTLE: Final = Script(
-    _COMMON
+    _CONSTANTS
+    + _COMMON
     + """
 local holder = word()
 for _ = 1, number() do
@@ -85,7 +96,8 @@ return ended('settled')
 """
 )
 _RENEW: Final = Script(
-    _COMMON
+    _CONSTANTS
+    + _COMMON
     + """
 local slot_s = number()
 for _ = 1, number() do
@@ -99,18 +111,31 @@ return {'renewed'}
 
 
 class ValkeyLedger:
-    """A `Ledger` on `server`, which somebody else opens and closes."""
+    """A `Ledger` on `server`, which somebody else opens and closes.
 
-    def __init__(self, server: ValkeyServer) -> None:
+    `clock` gives seconds; None is the server's own clock.
+    """
+
+    def __init__(self, server: ValkeyServer, *, clock: Callable[[], float] | None = None) -> None:
         self._server = server
+        self._clock = clock
+
+    async def _run(self, script: Script, arguments: list[Argument]) -> Answer:
+        now = "" if self._clock is None else repr(self._clock())
+        return await self._server.run(script, (), [now, *arguments])
 
     async def reserve(self, claim: Claim) -> Shortage | None:
         """Takes all of the claim; or nothing, and says what is short."""
-        arguments: list[Argument] = [f"r:{claim.holder}", claim.holder, SLOT_S, *_takes(claim.takes)]
+        arguments: list[Argument] = [
+            f"r:{claim.holder}",
+            claim.holder,
+            SLOT_S,
+            *_takes(claim.takes),
+        ]
         arguments.append(len(claim.slots))
         for slot in claim.slots:
             arguments += [slot.name, slot.most]
-        word, *rest = await self._server.run(_RESERVE, (), arguments)
+        word, *rest = await self._run(_RESERVE, arguments)
         if word == b"taken":
             return None
         place, wait_s = int(rest[0]) - 1, float(rest[1])
@@ -122,14 +147,14 @@ class ValkeyLedger:
         """Gives `refunds` back (a negative amount takes more) and the claim's slots."""
         arguments: list[Argument] = [f"s:{claim.holder}", claim.holder, *_takes(refunds)]
         arguments += [len(claim.slots), *(slot.name for slot in claim.slots)]
-        await self._server.run(_SETTLE, (), arguments)
+        await self._run(_SETTLE, arguments)
 
     async def renew(self, claims: tuple[Claim, ...]) -> None:
         """Says that the holders of the claims' slots are alive."""
         held = [(slot.name, claim.holder) for claim in claims for slot in claim.slots]
         if held:
             names: list[Argument] = [text for pair in held for text in pair]
-            await self._server.run(_RENEW, (), ["renewal", SLOT_S, len(held), *names])
+            await self._run(_RENEW, ["renewal", SLOT_S, len(held), *names])
 
 
 def _takes(takes: tuple[Take, ...]) -> list[Argument]:

@@ -63,7 +63,7 @@ async def build(
     the metrics go. Raises `StoreUnavailable`.
     """
     async with AsyncExitStack() as stack:
-        store = _store(settings)
+        store, ledger = _store(settings)
         await store.open()
         stack.push_async_callback(store.close)
         metrics = Metrics(
@@ -75,7 +75,7 @@ async def build(
         models = upstreams.models(settings, metrics.upstreams, stack, embedded_url)
         tokens = access.session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight)
-        limits = access.limits(settings, _ledger(store), metrics, _new_id)
+        limits = access.limits(settings, ledger, metrics, _new_id)
         await stack.enter_async_context(limits.renewing())
         pressure = Pressure()
         stack.enter_context(pressure.measuring())
@@ -134,22 +134,21 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _store(settings: Settings) -> ConversationStore:
+def _store(settings: Settings) -> tuple[ConversationStore, Ledger]:
+    """Where the conversations are, and the limits' state in the same place."""
     scheme, _, path = settings.store.url.partition(":")
+    days = settings.store.retention_days
     if scheme == "memory":
-        return MemoryStore(retention_days=settings.store.retention_days)
-    if scheme != "sqlite":
-        from gateway.stores.valkey import ValkeyStore
+        return MemoryStore(retention_days=days), MemoryLedger()
+    if scheme == "sqlite":
+        file = SqliteStore(Path(path), retention_days=days)
+        return file, SqliteLedger(file.write)
+    # Its client library takes long to import.
+    from gateway.stores.valkey import ValkeyStore
+    from gateway.stores.valkey_ledger import ValkeyLedger
 
-        return ValkeyStore(settings.store.url, retention_days=settings.store.retention_days)
-    return SqliteStore(Path(path), retention_days=settings.store.retention_days)
-
-
-def _ledger(store: ConversationStore) -> Ledger:
-    """The limits' state, where the conversations are."""
-    if isinstance(store, SqliteStore):
-        return SqliteLedger(store.write)
-    return MemoryLedger()
+    shared = ValkeyStore(settings.store.url, retention_days=days)
+    return shared, ValkeyLedger(shared.server)
 
 
 def _services(

@@ -1,5 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,9 @@ from gateway.access.claims import FULL_AGAIN_S, SLOT_S, Claim, Ledger, Slot, Tak
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.sqlite import SqliteStore
 from gateway.stores.sqlite_ledger import SqliteLedger
+from gateway.stores.valkey_ledger import ValkeyLedger
+from gateway.stores.valkey_server import ValkeyServer
+from tests.valkey import ValkeyProcess
 
 
 class Clock:
@@ -27,12 +32,18 @@ class Rig:
         self.other = other
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "valkey"])
 async def rig(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[Rig]:
     clock = Clock()
     if request.param == "memory":
         ledger = MemoryLedger(clock=clock)
         yield Rig(clock, ledger, ledger)
+        return
+    if request.param == "valkey":
+        servers = [ValkeyServer(request.getfixturevalue("server").url) for _ in range(2)]
+        yield Rig(clock, *(ValkeyLedger(server, clock=clock) for server in servers))
+        for server in servers:
+            await server.close()
         return
     first, second = SqliteStore(path, retention_days=None), SqliteStore(path, retention_days=None)
     await first.open()
@@ -48,8 +59,11 @@ async def rig(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[Rig]:
         await second.close()
 
 
+_numbers = count()
+
+
 def request(name: str = "acme", size: int = 10, amount: float = 1) -> Claim:
-    return Claim("nobody", (Take("requests_per_minute", name, size, amount),))
+    return Claim(f"request-{next(_numbers)}", (Take("requests_per_minute", name, size, amount),))
 
 
 def turn(holder: str, most: int = 2) -> Claim:
@@ -57,7 +71,8 @@ def turn(holder: str, most: int = 2) -> Claim:
 
 
 async def admitted(ledgers: tuple[Ledger, ...], claim: Claim, tries: int) -> int:
-    asked = (ledgers[index % len(ledgers)].reserve(claim) for index in range(tries))
+    claims = [replace(claim, holder=f"try-{next(_numbers)}") for _ in range(tries)]
+    asked = (ledgers[index % len(ledgers)].reserve(it) for index, it in enumerate(claims))
     return (await asyncio.gather(*asked)).count(None)
 
 
@@ -90,7 +105,7 @@ async def test_what_is_given_back_can_be_taken_again_but_never_overfills(rig: Ri
     claim = request(amount=8)
     assert await rig.one.reserve(claim) is None
     await rig.other.settle(claim, claim.takes)
-    await rig.other.settle(claim, claim.takes)
+    await rig.other.settle(request(), claim.takes)
     assert await admitted((rig.one,), request(), 20) == 10
 
 
@@ -98,9 +113,9 @@ async def test_a_bucket_is_overdrawn_by_its_own_size_at_most(rig: Rig) -> None:
     claim = request(size=60)
     await rig.one.settle(claim, (claim.takes[0]._replace(amount=-1e9),))
     rig.clock.now += 60.9
-    assert await rig.one.reserve(claim) is not None
+    assert await admitted((rig.one,), claim, 1) == 0
     rig.clock.now += 0.2
-    assert await rig.one.reserve(claim) is None
+    assert await admitted((rig.other,), claim, 1) == 1
 
 
 async def test_slots_are_shared(rig: Rig) -> None:
@@ -110,7 +125,7 @@ async def test_slots_are_shared(rig: Rig) -> None:
     assert short is not None
     assert short.limit == "concurrent_turns"
     await rig.other.settle(turn("a"), ())
-    assert await rig.one.reserve(turn("c")) is None
+    assert await rig.one.reserve(turn("d")) is None
 
 
 async def test_a_slot_given_back_twice_frees_one(rig: Rig) -> None:
@@ -139,13 +154,33 @@ async def test_a_renewal_does_not_revive_a_slot_that_was_given_back(rig: Rig) ->
     assert await rig.one.reserve(turn("b", most=1)) is None
 
 
-async def test_after_the_clock_began_anew_buckets_are_full_and_holders_dead(rig: Rig) -> None:
-    await admitted((rig.one,), request(), 10)
-    await rig.one.reserve(turn("a", most=1))
-    rig.clock.now = 3.0
-    assert await rig.other.reserve(request()) is None
-    if isinstance(rig.one, SqliteLedger):  # memory does not outlive its process
-        assert await rig.other.reserve(turn("b", most=1)) is None
+async def test_after_the_machine_began_anew_buckets_are_full_and_holders_dead(path: Path) -> None:
+    clock = Clock()
+    store = SqliteStore(path, retention_days=None)
+    await store.open()
+    try:
+        ledger = SqliteLedger(store.write, clock=clock)
+        await admitted((ledger,), request(), 10)
+        await ledger.reserve(turn("a", most=1))
+        clock.now = 3.0
+        assert await ledger.reserve(request()) is None
+        assert await ledger.reserve(turn("b", most=1)) is None
+    finally:
+        await store.close()
+
+
+async def test_a_step_that_is_sent_twice_counts_once(server: ValkeyProcess) -> None:
+    connection = ValkeyServer(server.url)
+    ledger = ValkeyLedger(connection)
+    try:
+        claim = request(size=2)
+        assert [await ledger.reserve(claim) for _ in range(5)] == [None] * 5
+        assert await admitted((ledger,), request(size=2), 3) == 1
+        await ledger.settle(claim, claim.takes)
+        await ledger.settle(claim, claim.takes)
+        assert await admitted((ledger,), request(size=2), 3) == 1
+    finally:
+        await connection.close()
 
 
 async def test_full_buckets_are_forgotten() -> None:
