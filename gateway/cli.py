@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from gateway import __version__
+from gateway.conversations.commands import Stored, conversations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -251,6 +252,22 @@ def _gateway(values: "Mapping[str, object]") -> "AbstractAsyncContextManager[Bui
     from gateway.wiring import build
 
     return build(load_settings(None, {}, values).settings)
+
+
+def _stored(file: Path | None) -> Stored:
+    settings = _load(_chosen(file), {})
+    scheme, _, path = settings.store.url.partition(":")
+    if scheme == "memory":
+        _fail("store.url is memory:, which a gateway keeps to itself: nothing to look into")
+    from gateway.wiring import store_of
+
+    missing = path if scheme == "sqlite" and not Path(path).exists() else None
+    days = settings.store.retention_days
+    store, _ = store_of(settings)
+    return Stored(store, tuple(settings.tenants), days, missing)
+
+
+main.add_command(conversations(_stored), "conversations")
 
 
 def _chosen(file: Path | None) -> Path | None:

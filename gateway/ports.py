@@ -289,6 +289,14 @@ class ConversationStore(Protocol):
         """A new conversation. Raises `Conflict` if the key is taken."""
         ...
 
+    async def restore(self, conversation: Conversation) -> None:
+        """Adds a whole conversation with its messages as it was, in one step.
+
+        Its `length` is the number of its messages. Raises `Conflict` if the key or the public id
+        is taken.
+        """
+        ...
+
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         ...

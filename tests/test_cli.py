@@ -19,7 +19,10 @@ from gateway.settings import load_settings
 ROOT: Final = Path(__file__).resolve().parent.parent
 HASH: Final = "sha256:" + "a" * 64
 SECRET: Final = "0123456789abcdef0123456789abcdef"
-COMMANDS: Final = ("serve", "check", "keys", "token", "chat", "config", "certify", "explain")
+COMMANDS: Final = (
+    *("serve", "check", "keys", "token", "chat", "config", "certify", "explain"),
+    "conversations",
+)
 # Found by their import time: what no command may load just to say how it is used.
 HEAVY: Final = ("aiohttp", "pydantic", "yaml", "hypercorn", "jwt", "gateway.settings")
 

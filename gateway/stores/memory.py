@@ -126,6 +126,21 @@ class MemoryStore:
             raise Conflict("the conversation exists")
         return self._add(key, owner=owner, subject=subject, terms=terms).about
 
+    async def restore(self, conversation: Conversation) -> None:
+        """Adds a whole conversation. Raises `Conflict` if its key or public id is taken."""
+        self._expire()
+        taken = (
+            entry.about.public_id == conversation.public_id for entry in self._entries.values()
+        )
+        if conversation.key in self._entries or any(taken):
+            raise Conflict("the conversation exists")
+        about = replace(conversation, messages=(), length=0)
+        entry = _Entry(about, next(self._stamps), next(self._tokens))
+        self._entries[conversation.key] = entry
+        self._extend(entry, conversation.messages)
+        entry.about = replace(entry.about, updated_at=conversation.updated_at)
+        self._sort()
+
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order. Raises `NotFound` for an unknown key."""
         self._extend(self._known(key), messages)
@@ -323,6 +338,13 @@ class MemoryStore:
         kept = self._clock() - self._keep_s
         while self._entries and next(iter(self._entries.values())).about.updated_at < kept:
             self._forget(next(iter(self._entries.values())))
+
+    def _sort(self) -> None:
+        """Puts what was restored where its time belongs."""
+        ordered = sorted(self._entries.items(), key=lambda item: item[1].about.updated_at)
+        self._entries = OrderedDict(ordered)
+        for entry in self._entries.values():
+            entry.stamp = next(self._stamps)
 
     def _shrink(self) -> None:
         while len(self._entries) > self._max_conversations:

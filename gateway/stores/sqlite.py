@@ -133,6 +133,11 @@ class SqliteStore:
             raise Conflict("the conversation exists")
         return new
 
+    async def restore(self, conversation: Conversation) -> None:
+        """Adds a whole conversation. Raises `Conflict` if its key or public id is taken."""
+        if not await self.write(partial(statements.restore, conversation, self._oldest())):
+            raise Conflict("the conversation exists")
+
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         added = tuple(messages)

@@ -103,6 +103,11 @@ _ADD: Final = """
 INSERT INTO messages (conversation, seq, id, role, text, created_at, status, calls)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+_RESTORED: Final = """
+UPDATE conversations SET length = ?, read_length = ?, status = ?
+WHERE tenant = ? AND dialect = ? AND id = ?
+RETURNING number
+"""
 _CHANGE: Final = """
 UPDATE conversations
 SET subject = coalesce(?, subject), status = iif(status = 'open', coalesce(?, status), status)
@@ -208,6 +213,20 @@ def create(new: Conversation, oldest: float, connection: apsw.Connection) -> boo
     )
     connection.execute(_CREATE, row)
     return connection.changes() == 1
+
+
+def restore(conversation: Conversation, oldest: float, connection: apsw.Connection) -> bool:
+    """Whether key and public id were free."""
+    try:
+        if not create(conversation, oldest, connection):
+            return False
+    except apsw.ConstraintError:  # the public id
+        return False
+    length = len(conversation.messages)
+    values = (length, conversation.read, conversation.status, *conversation.key)
+    ((number,),) = rows(connection, _RESTORED, values)
+    add_messages(number, 1, conversation.messages, connection)
+    return True
 
 
 def load_or_create(

@@ -135,6 +135,15 @@ class ValkeyStore:
             raise _refusal(word)
         return decode_conversation(key, *found)
 
+    async def restore(self, conversation: Conversation) -> None:
+        """Adds a whole conversation. Raises `Conflict` if its key or public id is taken."""
+        messages = map(encode_message, conversation.messages)
+        word, *_ = await self._create(
+            conversation, 0, [conversation.status, conversation.read, *messages]
+        )
+        if word == b"taken":
+            raise _refusal(word)
+
     async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
         """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         written = [encode_message(message) for message in messages]
@@ -326,20 +335,25 @@ class ValkeyStore:
                 f"to {VERSION}; run the newer release, or set store.url to another database"
             )
 
-    async def _create(self, new: Conversation, messages: int) -> Answer:
-        at, stamp, keep, oldest_stamp = self._writing(new.updated_at)
+    async def _create(
+        self, new: Conversation, messages: int, restored: Sequence[Argument] = ()
+    ) -> Answer:
+        """`restored` are status, read count and messages of one that was there before."""
+        updated, stamp, keep, oldest_stamp = self._writing(new.updated_at)
         arguments: list[Argument] = [
             self._oldest(),
             max(messages, 0),
             new.public_id,
             optional(new.owner),
             optional(new.subject),
-            at,
+            repr(new.created_at),
             stamp,
             encode_terms(new.terms),
             first_token(),
             keep,
             oldest_stamp,
+            updated,
+            *restored,
         ]
         return await self.server.run(scripts.CREATE, place_of(new.key), arguments)
 

@@ -65,10 +65,11 @@ local function place(base, id, stamp, keep, oldest_stamp)
   redis.call('ZREMRANGEBYLEX', u, '-', '(' .. oldest_stamp)
   expire(keep, c, base .. 'm:' .. id, base .. 'k:' .. id, base .. 'p:' .. f[6], i, u)
 end
-local function make(base, id, public, owner, subject, at, stamp, terms, token, keep, oldest_stamp)
+local function make(base, id, public, owner, subject, at, stamp, terms, token, keep, oldest_stamp,
+                    updated)
   local c = base .. 'c:' .. id
   local n = string.format('%018.0f', redis.call('INCR', 'chat-gateway:number'))
-  redis.call('HSET', c, 'n', n, 'p', public, 'ca', at, 'ua', at, 'len', 0, 'read', 0,
+  redis.call('HSET', c, 'n', n, 'p', public, 'ca', at, 'ua', updated or at, 'len', 0, 'read', 0,
              'st', 'open', 't', terms, 'turn', token, 'done', '-')
   if owner ~= '' then redis.call('HSET', c, 'o', string.sub(owner, 2)) end
   if subject ~= '' then redis.call('HSET', c, 's', string.sub(subject, 2)) end
@@ -120,11 +121,13 @@ local taken = false
 if live(base, id, oldest) then
   taken = redis.call('HGET', base .. 'c:' .. id, 'p') ~= public
 else
+  if redis.call('EXISTS', base .. 'p:' .. public) == 1 then return {'taken'} end
   forget(base, id)
-  make(base, id, public, ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
+  make(base, id, public, ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
+       ARGV[12])
   if #ARGV > 12 then
-    if ARGV[12] ~= 'open' then redis.call('HSET', base .. 'c:' .. id, 'st', ARGV[12]) end
-    add(base, id, 13, #ARGV, ARGV[6], ARGV[7], ARGV[10], ARGV[11])
+    redis.call('HSET', base .. 'c:' .. id, 'st', ARGV[13], 'read', ARGV[14])
+    add(base, id, 15, #ARGV, ARGV[12], ARGV[7], ARGV[10], ARGV[11])
   end
 end
 local about, said = whole(base, id, messages)

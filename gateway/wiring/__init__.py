@@ -63,7 +63,7 @@ async def build(
     the metrics go. Raises `StoreUnavailable`.
     """
     async with AsyncExitStack() as stack:
-        store, ledger = _store(settings)
+        store, ledger = store_of(settings)
         await store.open()
         stack.push_async_callback(store.close)
         metrics = Metrics(
@@ -134,8 +134,8 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _store(settings: Settings) -> tuple[ConversationStore, Ledger]:
-    """Where the conversations are, and the limits' state in the same place."""
+def store_of(settings: Settings) -> tuple[ConversationStore, Ledger]:
+    """Where the conversations are, and the limits' state in the same place; not opened yet."""
     scheme, _, path = settings.store.url.partition(":")
     days = settings.store.retention_days
     if scheme == "memory":

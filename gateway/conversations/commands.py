@@ -1,0 +1,297 @@
+"""The commands of `gateway conversations`. Exit codes: 0 good, 2 usage or configuration, else 1.
+
+Results go to stdout, progress and problems to stderr.
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.conversations.transfer import Tally
+    from gateway.messages import Conversation
+    from gateway.ports import ConversationStore
+
+_DIALECTS: Final = ("hyponema", "hyperleap", "widget", "helper")
+_PROGRESS_S: Final = 1.0
+_SPOOL_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A configuration's store, not opened yet, and what an import has to know.
+
+    `missing` is the file that the store would have to make first.
+    """
+
+    store: "ConversationStore"
+    tenants: Sequence[str]
+    retention_days: int
+    missing: str | None = None
+
+
+Locate = Callable[[Path | None], Stored]
+_config: Final = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Default: config/gateway.yaml, else built-in defaults.",
+)
+_tenant: Final = click.option("--tenant", help="Only this tenant's.")
+_dialect: Final = click.option("--dialect", type=click.Choice(_DIALECTS), help="Only this one's.")
+_one_tenant: Final = click.option("--tenant", required=True)
+_one_dialect: Final = click.option("--dialect", required=True, type=click.Choice(_DIALECTS))
+
+
+def conversations(locate: Locate) -> click.Group:
+    """The group of commands; `locate` finds the store of a configuration file."""
+
+    @click.group()
+    @click.pass_context
+    def group(context: click.Context) -> None:
+        """List, show, export, import and delete conversations, also while gateways run."""
+        context.obj = locate
+
+    for command in (_list, _show, _export, _import, _delete):
+        group.add_command(command)
+    return group
+
+
+@click.command("list")
+@_config
+@_tenant
+@_dialect
+@click.pass_obj
+def _list(locate: Locate, file: Path | None, tenant: str | None, dialect: str | None) -> None:
+    """List conversations: whose they are, how long, when last written to. No text is shown."""
+    from gateway.conversations.lines import time_text
+    from gateway.conversations.transfer import Chosen, each
+
+    async def show(store: "ConversationStore") -> None:
+        click.echo("TENANT\tDIALECT\tID\tMESSAGES\tSTATUS\tWRITTEN TO")
+        async for one in each(store, Chosen(tenant, dialect)):
+            cells = (*one.key, one.length, one.status, time_text(one.updated_at))
+            click.echo("\t".join(map(str, cells)))
+
+    _with_store(locate(file), show)
+
+
+@click.command("show")
+@_config
+@_one_tenant
+@_one_dialect
+@click.argument("id")
+@click.pass_obj
+def _show(locate: Locate, file: Path | None, tenant: str, dialect: str, id: str) -> None:  # noqa: A002
+    """Show one conversation with all its messages."""
+    from gateway.conversations.transfer import described, messages_of
+    from gateway.messages import ConversationKey
+
+    key = ConversationKey(tenant, dialect, id)
+
+    async def show(store: "ConversationStore") -> None:
+        about: Conversation = await store.load(key, create=False, messages=0)
+        for line in described(about, await messages_of(store, key)):
+            click.echo(line)
+
+    _with_store(locate(file), show)
+
+
+@click.command("export")
+@_config
+@_tenant
+@_dialect
+@click.argument("out", type=click.File("wb", lazy=True), default="-")
+@click.pass_obj
+def _export(
+    locate: Locate, file: Path | None, tenant: str | None, dialect: str | None, out: BinaryIO
+) -> None:
+    """Write conversations to OUT (default: stdout), one JSON line each.
+
+    README has the format. They are as sensitive as the store itself.
+    """
+    from gateway.conversations.transfer import Chosen, export
+
+    async def write(store: "ConversationStore") -> None:
+        count = await export(store, Chosen(tenant, dialect), out, _Progress("exported"))
+        click.echo(f"exported {count} conversations", err=True)
+
+    _with_store(locate(file), write)
+
+
+@click.command("import")
+@_config
+@click.option("--tenant", help="The tenant of lines that name none.")
+@click.option("--skip-existing", is_flag=True, help="Leave out what is there already.")
+@click.option("--check", is_flag=True, help="Only judge the lines.")
+@click.argument("source", type=click.File("rb"))
+@click.pass_obj
+def _import(
+    locate: Locate,
+    file: Path | None,
+    tenant: str | None,
+    skip_existing: bool,
+    check: bool,
+    source: BinaryIO,
+) -> None:
+    """Import conversations from SOURCE (- for stdin), one JSON line each.
+
+    Every line is judged first; if any is bad, all problems are told and nothing is imported.
+    """
+    from gateway.conversations.lines import Defaults
+    from gateway.conversations.transfer import Import, bring, judge
+
+    stored = locate(file)
+    now = time.time()
+    how = Import(
+        Defaults(tenant, now, lambda: uuid.uuid4().hex),
+        stored.tenants,
+        now - stored.retention_days * 86_400,
+        skip_existing,
+        lambda text: click.echo(text, err=True),
+        _Progress("imported"),
+    )
+    with _read_twice(source) as lines:
+        if check:
+            judge(lines, how)
+            click.echo("good" if not how.tally.problems else _problems(how.tally), err=True)
+        else:
+
+            async def read(store: "ConversationStore") -> None:
+                try:
+                    await bring(store, lines, how)
+                finally:
+                    click.echo(_summary(how.tally), err=True)
+
+            _with_store(stored, read, make=True)
+    sys.exit(1 if how.tally.problems else 0)
+
+
+@click.command("delete")
+@_config
+@_one_tenant
+@_one_dialect
+@click.option("--all", "everything", is_flag=True, help="All of this tenant and dialect.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.pass_obj
+def _delete(
+    locate: Locate,
+    file: Path | None,
+    tenant: str,
+    dialect: str,
+    everything: bool,
+    yes: bool,
+    ids: tuple[str, ...],
+) -> None:
+    """Delete conversations with their messages, for good."""
+    from gateway.conversations.transfer import Chosen, each
+    from gateway.errors import NotFound
+    from gateway.messages import ConversationKey
+
+    if everything == bool(ids):
+        raise click.UsageError("give ids, or --all")
+    stored = locate(file)
+    count = "all" if everything else len(ids)
+    what = f"{count} of {tenant}'s {dialect} conversations"
+    if not yes:
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    missing: list[str] = []
+
+    async def delete(store: "ConversationStore") -> None:
+        keys = [ConversationKey(tenant, dialect, name) for name in ids]
+        if everything:
+            keys = [one.key async for one in each(store, Chosen(tenant, dialect))]
+        deleted = 0
+        for key in keys:
+            try:
+                await store.delete(key)
+                deleted += 1
+            except NotFound:
+                missing.append(key.id)
+        click.echo(f"deleted {deleted} conversations", err=True)
+
+    _with_store(stored, delete)
+    for name in missing if ids else ():
+        click.echo(f"there is no conversation {name!r}", err=True)
+    sys.exit(1 if missing and ids else 0)
+
+
+def _with_store(
+    stored: Stored,
+    work: "Callable[[ConversationStore], Awaitable[None]]",
+    *,
+    make: bool = False,
+) -> None:
+    """Opens the store, works, closes it; what fails is one line on stderr and exit code 1.
+
+    Without `make` it has to be there already.
+    """
+    from gateway.errors import GatewayError
+
+    if stored.missing is not None and not make:
+        click.echo(f"there is no file {stored.missing}: no gateway has stored anything", err=True)
+        sys.exit(1)
+
+    async def run() -> None:
+        await stored.store.open()
+        try:
+            await work(stored.store)
+        finally:
+            await stored.store.close()
+
+    try:
+        asyncio.run(run())
+    except GatewayError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _read_twice(source: BinaryIO) -> Iterator[BinaryIO]:
+    if source.seekable():
+        yield source
+        return
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as copy:
+        shutil.copyfileobj(source, copy)
+        copy.seek(0)
+        yield copy  # type: ignore[misc]  # it has all of a BinaryIO that is used here
+
+
+class _Progress:
+    """Says how far the work is, at most once a second."""
+
+    def __init__(self, done: str) -> None:
+        self._done = done
+        self._next = time.monotonic() + _PROGRESS_S
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _PROGRESS_S
+            click.echo(f"{self._done} {count} conversations so far", err=True)
+
+
+def _summary(tally: "Tally") -> str:
+    parts = [f"imported {tally.imported} conversations"]
+    if tally.there:
+        parts.append(f"{tally.there} were there already")
+    if tally.expired:
+        parts.append(f"left out {tally.expired} that retention_days would delete at once")
+    if tally.problems:
+        parts.append(_problems(tally))
+    return "; ".join(parts)
+
+
+def _problems(tally: "Tally") -> str:
+    return f"{tally.problems} problem{'s' if tally.problems > 1 else ''}"
