@@ -134,9 +134,7 @@ class MemoryStore:
         )
         if conversation.key in self._entries or any(taken):
             raise Conflict("the conversation exists")
-        about = replace(conversation, messages=(), length=0)
-        entry = _Entry(about, next(self._stamps), next(self._tokens))
-        self._entries[conversation.key] = entry
+        entry = self._insert(replace(conversation, messages=(), length=0))
         self._extend(entry, conversation.messages)
         entry.about = replace(entry.about, updated_at=conversation.updated_at)
         self._sort()
@@ -325,11 +323,16 @@ class MemoryStore:
         about = Conversation(
             key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
         )
-        entry = self._entries[key] = _Entry(about, next(self._stamps), next(self._tokens))
-        self._owned.setdefault(entry.owner, OrderedDict())[key] = entry
-        entry.characters = len(subject or "") + len(encode_terms(terms))
-        self._characters += entry.characters
+        entry = self._insert(about)
         self._shrink()
+        return entry
+
+    def _insert(self, about: Conversation) -> _Entry:
+        entry = _Entry(about, next(self._stamps), next(self._tokens))
+        self._entries[about.key] = entry
+        self._owned.setdefault(entry.owner, OrderedDict())[about.key] = entry
+        entry.characters = len(about.subject or "") + len(encode_terms(about.terms))
+        self._characters += entry.characters
         return entry
 
     def _expire(self) -> None:
@@ -341,10 +344,10 @@ class MemoryStore:
 
     def _sort(self) -> None:
         """Puts what was restored where its time belongs."""
-        ordered = sorted(self._entries.items(), key=lambda item: item[1].about.updated_at)
-        self._entries = OrderedDict(ordered)
-        for entry in self._entries.values():
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.about.updated_at):
             entry.stamp = next(self._stamps)
+            self._entries.move_to_end(entry.about.key)
+            self._owned[entry.owner].move_to_end(entry.about.key)
 
     def _shrink(self) -> None:
         while len(self._entries) > self._max_conversations:

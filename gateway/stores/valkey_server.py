@@ -70,6 +70,8 @@ class ValkeyServer:
             driver_info=None,
         )
         self._client = Redis(connection_pool=self._pool)
+        # First come, first served: the pool lets newcomers overtake those that wait for it.
+        self._places = asyncio.Semaphore(_CONNECTIONS)
         self._breaker = _Breaker()
 
     async def close(self) -> None:
@@ -95,7 +97,7 @@ class ValkeyServer:
     async def _ask(self, *words: Argument) -> Any:
         self._breaker.check()
         try:
-            async with asyncio.timeout(COMMAND_S):
+            async with asyncio.timeout(COMMAND_S), self._places:
                 command: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]  # the library has no types here
                 answer = await command
         except (said.RedisError, OSError) as error:
