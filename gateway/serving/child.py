@@ -39,17 +39,14 @@ class Patience:
 
 
 class Child:
-    """One worker process. `woken` is called when it says something or ends.
-
-    `started` is None once it listens, or else why it does not.
-    """
+    """One worker process. `woken` is called when it says something or ends."""
 
     def __init__(
         self, slot: int, descriptors: tuple[int, ...], patience: Patience, woken: Callable[[], None]
     ) -> None:
         self.slot: Final = slot
         self.state: WorkerState = "starting"
-        self.started: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._started: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.wants_to_leave = False
         self.wedged = False
         self._patience = patience
@@ -76,6 +73,16 @@ class Child:
     def serves(self) -> bool:
         """Whether it listens, and its event loop runs."""
         return self.state == "listening" and self._lag.now <= self._patience.held_up_s
+
+    @property
+    def failure(self) -> str | None:
+        """Why it never listened; None if it did, or may yet."""
+        return self._started.result() if self._started.done() else None
+
+    async def started(self) -> str | None:
+        """Waits until it listens (None), or has failed to (why)."""
+        await asyncio.wait([self._started])  # whoever waits may be cancelled, and this must not
+        return self._started.result()
 
     def give(self, orders: Orders) -> None:
         """Sends its orders."""
@@ -149,8 +156,8 @@ class Child:
                 self.wants_to_leave = True
 
     def _settle(self, why: str | None) -> None:
-        if not self.started.done():
-            self.started.set_result(why)
+        if not self._started.done():
+            self._started.set_result(why)
 
     def _send(self, data: bytes) -> None:
         self._unsent += data

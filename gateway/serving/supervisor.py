@@ -33,6 +33,8 @@ _log: Final = structlog.get_logger("gateway.serving")
 # Bound once, when the gateway starts.
 _BOUND: Final = ("server.bind", "server.tls_bind", "admin.bind")
 
+_PROBLEMS: Final = 10  # in a log line, which has its bounds
+
 
 class ReloadError(Exception):
     """A changed configuration cannot be put in force; the message says why."""
@@ -218,7 +220,12 @@ class Supervisor:
             settings = await self._read()
         except ConfigError as error:
             problems = [str(problem) for problem in error.problems]
-            _log.error("configuration_invalid", problems=problems, next="the former one stays")
+            _log.error(
+                "configuration_invalid",
+                problems=problems[:_PROBLEMS],
+                count=len(problems),
+                next="the former one stays",
+            )
             self._metrics.reloaded("invalid")
             return
         except ReloadError as error:

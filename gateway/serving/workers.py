@@ -88,7 +88,7 @@ class Workers:
         """
         for child in self._places.values():
             child.give(orders(child.slot))
-        for why in await asyncio.gather(*(child.started for child in self._places.values())):
+        for why in await asyncio.gather(*(child.started() for child in self._places.values())):
             if why is not None:
                 raise WorkersError(why)
         self.orders, self._drain_s = orders, drain_s
@@ -126,7 +126,11 @@ class Workers:
                 async with asyncio.timeout(_TICK_S):
                     await self._woken.wait()
             self._woken.clear()
-            self._look()
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - without this loop nobody could even stop
+                _log.critical("supervisor_fault", exc_info=True)
+                self._give_up("the supervisor has a fault; see the log")
 
     def _all(self) -> list[Child]:
         return [*self._places.values(), *self._others]
@@ -175,7 +179,7 @@ class Workers:
         child = self._child(slot)
         self._others.add(child)
         child.give(orders(slot))
-        why = await child.started
+        why = await child.started()
         if why is not None or child not in self._others:
             raise WorkersError(why or "a worker died as soon as it had started")
         self._others.discard(child)
@@ -205,7 +209,7 @@ class Workers:
         how = "wedged" if child.wedged else _named(status)
         turns = self._totals.end(child.board)
         child.close(f"a worker ended while it started ({how}); see the log")
-        why = child.started.result()
+        why = child.failure
         told = child.state == "leaving"
         in_place = self._places.get(child.slot) is child
         self._others.discard(child)
@@ -236,12 +240,16 @@ class Workers:
         while self._deaths[0] < now - _CRASH_WINDOW_S:
             self._deaths.popleft()
         count = len(self._deaths)
-        if count >= _CRASHES and not self.failed.done():
-            self.failed.set_result(
+        if count >= _CRASHES:
+            self._give_up(
                 f"{count} workers died within {_CRASH_WINDOW_S:g} s, the last one by {how}"
             )
         self._due[child.slot] = now + (2 ** (count - 4) if count > 1 else 0)
         self._woken.set()
+
+    def _give_up(self, why: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(why)
 
     def _try_later(self, slot: int) -> None:
         self._failed_starts += 1

@@ -1,6 +1,7 @@
 """One log line: fields in, one JSON object (RFC 8259) and a line feed out.
 
-ASCII without control characters, whatever the values hold, and at most 200 characters per value.
+ASCII without control characters, whatever the values hold, at most 200 characters per value and
+4096 bytes in all.
 Members with a secret's name are redacted, values of unknown types show their type only, and
 exceptions show type and place but neither message nor local variables: both may hold what a
 client or an upstream said. `ts` is UTC in RFC 3339.
@@ -45,6 +46,10 @@ _SECRET: Final = frozenset(
     }
 )
 _REDACTED: Final = "[redacted]"
+_TOO_LONG: Final = "[too long]"
+
+LINE_BYTES: Final = 4096
+"""What a pipe takes in one piece (PIPE_BUF of Linux), so lines of several processes stay whole."""
 
 
 def encode_line(fields: Mapping[str, object]) -> bytes:
@@ -56,7 +61,12 @@ def encode_line(fields: Mapping[str, object]) -> bytes:
         "event": fields.get("event"),
     }
     line |= fields
-    return _json_line(_redact(line))
+    encoded = _json_line(_redact(line))
+    while len(encoded) > LINE_BYTES:
+        longest = max(line, key=lambda name: len(_json_line({name: _cut(line[name], 0)})))
+        line[longest] = _TOO_LONG
+        encoded = _json_line(_redact(line))
+    return encoded
 
 
 def _redact(fields: Mapping[str, object], depth: int = 0) -> dict[str, object]:

@@ -13,7 +13,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -21,7 +21,7 @@ from typing import Final, TextIO
 
 import structlog
 
-from gateway.telemetry.lines import encode_line, exception_fields
+from gateway.telemetry.lines import LINE_BYTES, encode_line, exception_fields
 from gateway.turn.tally import TurnTally
 
 _QUEUED_LINES: Final = 4096
@@ -248,11 +248,26 @@ class _Writer:
             batch.append(
                 encode_line({"event": "log_lines_dropped", "level": "warning", "count": count})
             )
-        try:
-            self._stream.write(b"".join(batch).decode("ascii"))
-            self._stream.flush()
-        except (OSError, ValueError):  # the reader has gone, or the stream was closed
-            self.dropped += len(batch)
+        for piece in _pieces(batch):
+            try:
+                self._stream.write(b"".join(piece).decode("ascii"))
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader has gone, or the stream was closed
+                self.dropped += len(piece)
+
+
+def _pieces(batch: list[bytes]) -> Iterator[list[bytes]]:
+    """The lines in parts that a pipe takes whole (POSIX, write): others write to it as well."""
+    piece: list[bytes] = []
+    size = 0
+    for line in batch:
+        if piece and size + len(line) > LINE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield piece
 
 
 class _Handler(logging.Handler):

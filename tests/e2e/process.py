@@ -5,6 +5,7 @@ has a clock; at the end its exit status is known and no child of it may be left.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +45,8 @@ class GatewayProcess:
         self.directory = directory
         self.file = directory / "gateway.yaml"
         self.file.write_text(json.dumps(config, indent=1))  # JSON is YAML
-        self.arguments = arguments
+        self.command = [sys.executable, "-m", "gateway", "serve", "--config", str(self.file)]
+        self.command += arguments
         self.environment: dict[str, str] = {}
         self.records: list[dict[str, object]] = []
         self.noise: list[str] = []
@@ -65,13 +68,7 @@ class GatewayProcess:
         """Returns when the gateway listens; fails with its output if it does not."""
         self._listening.clear()
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            "serve",
-            "--config",
-            str(self.file),
-            *self.arguments,
+            *self.command,
             cwd=self.directory,
             env=clean_environment(**self.environment),
             stdin=asyncio.subprocess.DEVNULL,
@@ -117,10 +114,30 @@ class GatewayProcess:
             self.admin = Address.parse(str(record["admin"]))
             self._listening.set()
 
+    @contextmanager
+    def unread(self, pipe_bytes: int = 4096) -> Iterator[None]:
+        """Nobody reads its output in the block, and there is room for so much."""
+        assert self._process is not None
+        transport = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        fcntl.fcntl(transport.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, pipe_bytes)
+        transport.pause_reading()
+        try:
+            yield
+        finally:
+            transport.resume_reading()
+
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the process that `serve` runs in."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    async def exited(self) -> int:
+        """The exit status, also while nobody reads the output."""
+        assert self._process is not None
+        async with asyncio.timeout(STOP_S):
+            while self._process.returncode is None:
+                await asyncio.sleep(0.05)
+        return self._process.returncode
 
     async def wait(self) -> int:
         """The exit status; the output is read to its end."""

@@ -82,9 +82,21 @@ def test_a_configured_keys_name_and_token_counts_are_kept() -> None:
 
 
 def test_values_are_cut_at_200_characters() -> None:
-    line = read({"event": "x", "a": "\u00e9" * 1000, "b": ["c" * 1000] * 100})
+    line = read({"event": "x", "a": "\u00e9" * 1000, "b": ["c" * 1000] * 10, "d": [1] * 100})
     assert line["a"] == "\u00e9" * 200
-    assert line["b"] == ["c" * 200] * 20
+    assert line["b"] == ["c" * 200] * 10
+    assert line["d"] == [1] * 20
+
+
+def test_a_line_is_at_most_what_a_pipe_takes_whole() -> None:
+    fields: dict[str, object] = {"event": "e", "short": "kept"}
+    fields |= {f"long{number}": "\u0001" * 200 for number in range(20)}
+    line = encode_line(fields)
+    assert len(line) <= 4096
+    shown = json.loads(line)
+    assert (shown["event"], shown["short"]) == ("e", "kept")
+    assert "[too long]" in shown.values()
+    assert "\u0001" * 200 in shown.values()
 
 
 def test_values_of_unknown_types_show_only_their_type() -> None:

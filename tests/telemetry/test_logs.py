@@ -301,6 +301,42 @@ def test_a_reader_that_stands_still_costs_lines_and_never_a_request() -> None:
     assert sum(entry["event"] == "request" for entry in found) == 8001 - dropped
 
 
+class _Writes(io.StringIO):
+    """A stream that remembers every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def write(self, text: str) -> int:
+        assert text.endswith("\n")
+        self.sizes.append(len(text))
+        return super().write(text)
+
+
+def test_lines_are_written_whole_in_pieces_that_no_other_process_can_cut() -> None:
+    stream = _Writes()
+    logs.configure("info", stream)
+    for _ in range(500):
+        logs.request_line(line(), tally())
+    assert logs.flush(10)
+    logs.shutdown()
+    assert max(stream.sizes) <= 4096
+    assert len(stream.sizes) < 200
+    assert len(stream.getvalue().splitlines()) == 500
+
+
+def test_the_lines_of_a_worker_say_which_it_is(stream: io.StringIO) -> None:
+    handlers = logging.getLogger().handlers
+    logs.configure("info", stream, worker=3)
+    logs.request_line(line(), tally())
+    logging.getLogger("aiohttp").error("oh")
+    assert logs.flush(5)
+    logs.shutdown()
+    logging.getLogger().handlers = handlers
+    assert [json.loads(text)["worker"] for text in stream.getvalue().splitlines()] == [3, 3]
+
+
 def test_a_closed_stream_counts_its_lines_as_dropped(stream: io.StringIO) -> None:
     logs.configure("info", stream)
     stream.close()

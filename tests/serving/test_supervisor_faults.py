@@ -1,0 +1,147 @@
+import asyncio
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.config import config, upstream
+from tests.e2e.http1 import H1
+from tests.e2e.process import GatewayProcess
+from tests.e2e.routes import WIDGET
+from tests.e2e.world import open_world, read
+from tests.serving.test_supervisor import PATIENCE_S
+
+NOBODY = {"main": upstream("http://127.0.0.1:9/v1")}
+# As `gateway serve`, with less patience.
+IMPATIENT = """
+import sys
+from pathlib import Path
+from gateway.serving.child import Patience
+from gateway.serving.reload import Source
+from gateway.serving.server import run
+source = Source(Path(sys.argv[1]), {})
+patience = Patience(start_s=float(sys.argv[2]), wedged_s=1.0)
+sys.exit(run(source.load().settings, source, demo=False, patience=patience))
+"""
+
+
+@asynccontextmanager
+async def impatient(directory: Path, start_s: float = 30) -> AsyncIterator[GatewayProcess]:
+    """A gateway that kills a worker which gives no sign of life for a second."""
+    gateway = GatewayProcess(config(NOBODY), directory)
+    gateway.command = [sys.executable, "-c", IMPATIENT, str(gateway.file), str(start_s)]
+    try:
+        yield gateway
+    finally:
+        if gateway.children():
+            await gateway.kill()
+
+
+async def test_a_wedged_worker_is_killed_and_replaced(tmp_path: Path) -> None:
+    async with impatient(tmp_path) as gateway:
+        await gateway.start()
+        before = await gateway.workers()
+        os.kill(before[0], signal.SIGSTOP)
+        (lost,) = await gateway.logged("worker_lost")
+        assert (lost["process"], lost["how"]) == (before[0], "wedged")
+        async with asyncio.timeout(PATIENCE_S):
+            while not (now := await gateway.workers()):
+                await asyncio.sleep(0.05)
+        assert now[0] != before[0]
+        assert await gateway.total("chatgw_worker_restarts_total", reason="wedged") == 1
+        await gateway.stop()
+
+
+async def test_a_start_can_be_broken_off_although_a_worker_is_wedged(tmp_path: Path) -> None:
+    gateway = GatewayProcess(config(NOBODY), tmp_path)
+    start = asyncio.create_task(gateway.start())
+    try:
+        process = await first_child(gateway)
+        os.kill(process, signal.SIGSTOP)
+        await until_handles(gateway, signal.SIGTERM)
+        gateway.send(signal.SIGTERM)
+        assert await gateway.exited() == 0
+    finally:
+        await asyncio.wait([start])
+    assert not gateway.children()
+    assert gateway.records == []
+    assert isinstance(start.exception(), AssertionError)
+
+
+async def first_child(gateway: GatewayProcess) -> int:
+    """The first process that the gateway starts."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            await asyncio.sleep(0.01)
+            with suppress(AssertionError, OSError):
+                text = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text()
+                if text:
+                    return int(text.split()[0])
+
+
+async def until_handles(gateway: GatewayProcess, number: signal.Signals) -> None:
+    """Waits until the gateway catches the signal (the mask `SigCgt` of its status)."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            status = Path(f"/proc/{gateway.pid}/status").read_text()
+            mask = int(status.partition("SigCgt:")[2].split()[0], 16)
+            if mask >> (number - 1) & 1:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_never_listens_ends_the_start(tmp_path: Path) -> None:
+    async with impatient(tmp_path, start_s=0.01) as gateway:
+        with pytest.raises(AssertionError, match="did not listen"):
+            await gateway.start()
+        assert await gateway.wait() == 1
+        (line,) = gateway.noise
+        assert line.startswith("gateway: a worker ended while it started (")
+
+
+async def test_nobody_reads_the_log_and_turns_go_on(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        gateway = world.gateway
+        with gateway.unread():
+            for number in range(60):
+                world.reply(f"Reply {number}")
+                answer = await world.ask(WIDGET, "Hello")
+                assert read(WIDGET, answer).text == f"Reply {number}"
+            await gateway.eventually("chatgw_turns_total", 60)
+            gateway.send(signal.SIGTERM)
+            assert await gateway.exited() == 0
+
+
+async def test_too_many_connections_are_shed_and_told_once_a_second(tmp_path: Path) -> None:
+    async with open_world(tmp_path, limits={"connection_idle_s": 60}) as world:
+        gateway = world.gateway
+        (process,) = (await gateway.workers()).values()
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (96, 96))
+        began = time.monotonic()
+        held = [await H1.connect(gateway.public) for _ in range(150)]
+        await gateway.logged("out_of_descriptors")
+        assert (await gateway.ask(gateway.admin, "/readyz")).status == 200
+        await asyncio.sleep(1)
+        told = await gateway.logged("out_of_descriptors")
+        assert len(told) <= time.monotonic() - began + 1
+        loud = [it for it in gateway.records if it["level"] in ("error", "critical")]
+        assert len(loud) <= time.monotonic() - began + 1
+        for connection in held:
+            connection.abort()
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                world.forget_replies()
+                world.reply("Recovered")
+                try:
+                    answer = await world.ask(WIDGET, "Hello")
+                    if read(WIDGET, answer).text == "Recovered":
+                        break
+                except (OSError, EOFError, AssertionError):
+                    await asyncio.sleep(0.1)
+        assert gateway.noise == []
