@@ -30,9 +30,11 @@ from tests.e2e.process import ROOT, GatewayProcess
 from tests.e2e.wire import Address
 
 DEPLOYED: Final = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+RULES: Final = DEPLOYED.with_name("rules.yml")
 GOOD: Final = 7
 FAILED: Final = 2
 REFUSED: Final = 3
+WORKERS: Final = 2
 INPUT_TOKENS: Final = 11
 OUTPUT_TOKENS: Final = 3
 ANSWER_S: Final = 10.0
@@ -119,6 +121,7 @@ async def prometheus(program: str, target: Address, folder: Path) -> AsyncIterat
     """The deployed configuration, with another target and a shorter interval, in a Prometheus."""
     settings = yaml.safe_load(DEPLOYED.read_text())
     settings["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    settings["rule_files"] = [str(RULES)]
     settings["scrape_configs"][0]["static_configs"][0]["targets"] = [str(target)]
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(settings))
@@ -245,6 +248,11 @@ async def compare(checks: Checks, watcher: Prometheus) -> None:
         "sum(gen_ai_server_time_to_first_token_seconds_count)": GOOD,
         'chatgw_turns_total{dialect="helper",outcome="internal",http_version="2"}': 0,
         "sum(chatgw_label_overflow_total)": 0,
+        "sum(chatgw_turns_admitted_total)": sent,
+        'chatgw_workers{state="listening"}': WORKERS,
+        "chatgw_workers_configured": WORKERS,
+        "count(chatgw_worker_resident_memory_bytes)": WORKERS,
+        "count(ALERTS) or vector(0)": 0,
         "chatgw_draining": 0,
         "count(chatgw_build_info)": 1,
         "count(process_resident_memory_bytes)": 1,
@@ -283,9 +291,17 @@ async def run(program: str, folder: Path) -> Checks:
         promtool("check", "config", str(DEPLOYED))[0],
         0,
     )
+    for what, file in (("check", RULES), ("test", RULES.with_name("rules_test.yml"))):
+        status, said = promtool(what, "rules", str(file))
+        checks.that(f"promtool {what} rules", (status, said if status else ""), (0, ""))
     async with AsyncExitStack() as stack:
         base_url = stack.enter_context(model_server())
-        gateway = GatewayProcess(config({"main": upstream(base_url)}), folder)
+        settings = config(
+            {"main": upstream(base_url)},
+            store=f"sqlite:{folder / 'gateway.db'}",
+            server={"workers": WORKERS},
+        )
+        gateway = GatewayProcess(settings, folder)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         watcher = await stack.enter_async_context(prometheus(program, gateway.admin, folder))

@@ -1,3 +1,6 @@
+import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -59,8 +62,37 @@ async def test_the_embedded_model_answers_turn_after_turn_and_survives_an_overfl
         assert answer.status == 413
         answer = await world.ask(HYPONEMA, "And now?", conversation="long")
         assert read(HYPONEMA, answer).terminals == ["ok"]
+        await dies_and_comes_back(world)
         refused = {"error_type": "_OTHER"}
         name = "gen_ai_client_operation_duration_seconds_count"
         assert await gateway.total(name, **refused) >= 2  # the model did refuse, unseen
     finally:
         await gateway.stop()
+
+
+async def dies_and_comes_back(world: World) -> None:
+    """A model that dies fails turns in their own shape until it was started again."""
+    gateway = world.gateway
+    (model,) = (
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if b"model_server" in _command(folder) and os.getpgid(int(folder.name)) == gateway.pid
+    )
+    os.kill(model, signal.SIGKILL)
+    await gateway.logged("embedded_model_died")
+    answer = await world.ask(HYPONEMA, "Are you there?")
+    assert answer.status == 503
+    assert answer.json()["error_kind"] == "upstream_unavailable"  # type: ignore[index]  # a mapping
+    async with asyncio.timeout(60):
+        while answer.status != 200:
+            await asyncio.sleep(0.2)
+            answer = await world.ask(HYPONEMA, "And now?")
+    assert read(HYPONEMA, answer).terminals == ["ok"]
+    assert len(await gateway.logged("embedded_model_restarted")) == 1
+
+
+def _command(folder: Path) -> bytes:
+    try:
+        return (folder / "cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -26,7 +26,7 @@ from gateway.serving.child import Patience
 from gateway.serving.reload import Source
 from gateway.serving.server import run
 source = Source(Path(sys.argv[1]), {})
-patience = Patience(start_s=float(sys.argv[2]), wedged_s=1.0)
+patience = Patience(start_s=float(sys.argv[2]), wedged_s=1.0, kill_s=1.0)
 sys.exit(run(source.load().settings, source, demo=False, patience=patience))
 """
 
@@ -59,30 +59,29 @@ async def test_a_wedged_worker_is_killed_and_replaced(tmp_path: Path) -> None:
 
 
 async def test_a_start_can_be_broken_off_although_a_worker_is_wedged(tmp_path: Path) -> None:
-    gateway = GatewayProcess(config(NOBODY), tmp_path)
-    start = asyncio.create_task(gateway.start())
-    try:
+    async with impatient(tmp_path) as gateway:
+        start = asyncio.create_task(gateway.start())
         process = await first_child(gateway)
         os.kill(process, signal.SIGSTOP)
         await until_handles(gateway, signal.SIGTERM)
         gateway.send(signal.SIGTERM)
         assert await gateway.exited() == 0
-    finally:
         await asyncio.wait([start])
-    assert not gateway.children()
-    assert gateway.records == []
-    assert isinstance(start.exception(), AssertionError)
+        assert isinstance(start.exception(), AssertionError)
+        assert not gateway.children()
+        assert gateway.records == []
 
 
 async def first_child(gateway: GatewayProcess) -> int:
-    """The first process that the gateway starts."""
+    """The first worker that the gateway starts, once it runs its own program."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             await asyncio.sleep(0.01)
             with suppress(AssertionError, OSError):
                 text = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text()
-                if text:
-                    return int(text.split()[0])
+                child = int(text.split()[0]) if text else gateway.pid
+                if b"gateway.serving.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return child
 
 
 async def until_handles(gateway: GatewayProcess, number: signal.Signals) -> None:
