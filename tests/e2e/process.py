@@ -27,6 +27,7 @@ from tests.e2e.wire import Address, Answer, Request, whole
 ROOT: Final = Path(__file__).resolve().parents[2]
 START_S: Final = 30.0
 STOP_S: Final = 30.0
+WAIT_S: Final = 30.0
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -216,15 +217,15 @@ class GatewayProcess:
         return sums
 
     async def eventually(self, name: str, value: float, **labels: str) -> None:
-        """Waits until the sum is `value`; fails after ten seconds with what it was."""
-        end = time.monotonic() + 10
+        """Waits until the sum is `value`; fails after `WAIT_S` with what it was."""
+        end = time.monotonic() + WAIT_S
         while (seen := await self.total(name, **labels)) != value:
             assert time.monotonic() < end, f"{name}{labels} is {seen}, not {value}"
             await asyncio.sleep(0.05)
 
     async def logged(self, event: str, times: int = 1) -> list[dict[str, object]]:
         """Waits until there are so many log lines of that event; all of them."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + WAIT_S
         while True:
             found = [entry for entry in self.records if entry.get("event") == event]
             if len(found) >= times:
@@ -234,7 +235,7 @@ class GatewayProcess:
 
     async def record_of(self, request_id: str) -> dict[str, object]:
         """The log line of a request, by its id; waits for it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + WAIT_S
         while True:
             found = [entry for entry in self.records if entry.get("request_id") == request_id]
             if found:

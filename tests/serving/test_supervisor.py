@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import HYPERLEAP, HYPONEMA, WIDGET
 from tests.e2e.wire import Exchange
 from tests.e2e.world import World, open_world, read
 
-PATIENCE_S = 20.0
+pytestmark = pytest.mark.timeout(180)
+
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager
@@ -24,7 +28,11 @@ async def fleet(
     server = {"workers": workers, "drain_s": drain_s, "drain_notice_s": notice_s}
     store = f"sqlite:{directory / 'gateway.db'}"
     limits = {"connection_idle_s": 1}
-    async with open_world(directory, store=store, server=server, limits=limits) as world:
+    # Turns wait for what a busy machine may take long for.
+    clocks = {"first_token_s": 120, "idle_s": 120, "total_s": 240}
+    async with open_world(
+        directory, store=store, server=server, limits=limits, clocks=clocks, turn_s=240
+    ) as world:
         try:
             yield world
         finally:
@@ -70,7 +78,7 @@ async def test_a_killed_worker_is_replaced_and_harms_no_other(tmp_path: Path) ->
         async with asyncio.timeout(PATIENCE_S):
             while len(now := await world.gateway.workers()) < 2:
                 await asyncio.sleep(0.02)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         assert now[1] == before[1]
         assert now[0] != before[0]
         for _, gate in streams:
@@ -103,7 +111,7 @@ async def _rest(exchange: Exchange) -> str | None:
 async def test_workers_that_keep_dying_end_the_gateway(tmp_path: Path) -> None:
     async with fleet(tmp_path, 1) as world:
         killed: set[int] = set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE_S):
             while len(killed) < 5:
                 for process in (await world.gateway.workers()).values():
                     if process not in killed:

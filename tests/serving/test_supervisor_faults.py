@@ -17,6 +17,8 @@ from tests.e2e.routes import WIDGET
 from tests.e2e.world import open_world, read
 from tests.serving.test_supervisor import PATIENCE_S
 
+pytestmark = pytest.mark.timeout(180)
+
 NOBODY = {"main": upstream("http://127.0.0.1:9/v1")}
 # As `gateway serve`, with less patience.
 IMPATIENT = """
