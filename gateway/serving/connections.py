@@ -1,5 +1,6 @@
 """The open connections of one worker, for those who have to tell all of them something."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from hypercorn.config import Config
@@ -61,10 +62,14 @@ class ServingConfig(Config):
     """Hypercorn's configuration with what the gateway's own protocol classes need besides.
 
     `keep_alive_timeout` (Hypercorn's) is the seconds that an idle connection stays, `unread_s`
-    those after which a client that takes nothing of its answer is broken off.
+    those after which a client that takes nothing of its answer is broken off. `refused` is called
+    with the error kind of each request that is refused before the application sees it.
     """
 
-    def __init__(self, connections: Connections, *, unread_s: float) -> None:
+    def __init__(
+        self, connections: Connections, *, unread_s: float, refused: Callable[[str], None]
+    ) -> None:
         super().__init__()
         self.connections = connections
         self.unread_s = unread_s
+        self.refused = refused

@@ -16,6 +16,7 @@ Clocks: a head 5 s from its first byte, no request `keep_alive_timeout`, the clo
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from types import MethodType
@@ -186,6 +187,8 @@ class Http1Protocol:
         stream = self._stream
         if self._closing:
             return
+        if stream is None or not stream.served:
+            self._config.refused("bad_request")
         if stream is None or not stream.begun:
             self._out.write(self._answer(refused))
         self._hang_up()
@@ -221,7 +224,8 @@ class Http1Protocol:
         """
         self._leave()
         if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
+            with suppress(OSError):  # the client may have closed it already
+                self._transport.write_eof()
         self._clock = self._loop.call_later(_LINGER_S, self._transport.close)
 
     def _end(self) -> None:

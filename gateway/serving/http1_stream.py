@@ -80,7 +80,8 @@ class Outgoing:
 class Http1Stream:
     """A request that is being served.
 
-    `gone` turns true when the connection is lost or given up, `begun` when some of the answer has
+    `served` turns true when the application has seen it, `gone` when the connection is lost or
+    given up, `begun` when some of the answer has
     been written, `ended` when all of it has, `uploaded` when the request has come whole. `unread`
     is how much of its body the application has not taken yet, in bytes.
     """
@@ -90,6 +91,7 @@ class Http1Stream:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._h11.receive_data(head)
         self._request = self._first_event()
+        self.served = False
         self.gone = False
         self.begun = False
         self.ended = False
@@ -156,6 +158,7 @@ class Http1Stream:
         """Lets the application serve the request; whatever it does, the request comes to an end."""
         try:
             if not self.gone:
+                self.served = True
                 await app(scope, self.receive, self.send, _no_thread, _no_thread)
         except Exception:  # noqa: BLE001 - whatever it was, only this connection may end by it
             _log.exception("application_fault")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -103,16 +103,19 @@ async def serving(
     connections: Connections | None = None,
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
+    refused: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator["Server"]:
     """Serves in the block; at its end every connection is closed.
 
     HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
     `connections` tells what is open of a drain; a client that takes nothing for `unread_s` is
-    broken off. Raises `UntestedVersion`.
+    broken off. `refused` hears the error kind of each request that the application never sees.
+    Raises `UntestedVersion`.
     """
     install()
     connections = Connections() if connections is None else connections
-    config = _config(connections, idle_s, unread_s)
+    config = ServingConfig(connections, unread_s=unread_s, refused=refused)
+    _configure(config, idle_s)
     server = Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
         try:
@@ -219,12 +222,10 @@ class Server:
             await asyncio.wait(self._connections, timeout=1)
 
 
-def _config(connections: Connections, idle_s: float, unread_s: float) -> ServingConfig:
-    config = ServingConfig(connections, unread_s=unread_s)
+def _configure(config: Config, idle_s: float) -> None:
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.keep_alive_timeout = idle_s
     # Hypercorn's own count leaves streams without an end once it is reached.
     config.keep_alive_max_requests = 10**9
-    return config

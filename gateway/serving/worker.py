@@ -16,6 +16,7 @@ import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from socket import socket
 from typing import Final
 
@@ -39,6 +40,7 @@ from gateway.serving.orders import (
 )
 from gateway.serving.tls import CertificateError, server_context
 from gateway.telemetry import logs
+from gateway.telemetry.catalogue import OTHER
 from gateway.telemetry.scoreboard import Scoreboard
 
 _log: Final = structlog.get_logger("gateway.serving")
@@ -170,6 +172,7 @@ class _Worker:
                 idle_s=limits.connection_idle_s,
                 unread_s=unread_s(limits),
                 connections=self._connections,
+                refused=partial(built.metrics.refused, OTHER),
             )
         )
         return built, server

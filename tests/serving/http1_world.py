@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -211,3 +212,9 @@ def blocking(address: Address) -> socket.socket:
     client.connect(address)
     client.setblocking(False)
     return client
+
+
+def reset(client: socket.socket) -> None:
+    """Closes a client's socket with a TCP reset."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()

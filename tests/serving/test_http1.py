@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.http1 import H1Exchange
 from tests.e2e.wire import whole
-from tests.serving.http1_world import CLOCK_S, blocking, descriptors, serving
+from tests.serving.http1_world import CLOCK_S, blocking, descriptors, reset, serving
 
 GET = b"GET /%b HTTP/1.1\r\nhost: a\r\n%b\r\n"
 POST = b"POST /%b HTTP/1.1\r\nhost: a\r\n%b\r\n"
@@ -378,6 +378,16 @@ async def test_a_client_that_closes_its_side_is_gone(how: str) -> None:
         connection.writer.close()
 
 
+async def test_a_client_that_closes_before_its_refusal_is_gone() -> None:
+    async with serving() as it:
+        client = blocking(it.address)
+        while not len(it.connections):
+            await asyncio.sleep(0.01)
+        client.send(b"nonsense\r\n\r\n")
+        client.close()  # so that the refusal is answered with a reset
+        await it.settled()
+
+
 async def test_a_client_that_sends_much_and_leaves_is_gone() -> None:
     async with serving() as it:
         await it.talk((GET % (b"echo", b"")) * 50, then_close=True)
@@ -404,8 +414,9 @@ async def test_an_answer_that_nobody_reads_waits_and_ends_with_the_connection(go
             await asyncio.sleep(0.2)
         assert 0 < sent < 32 * 1_048_576
         if gone == "reset":
-            client.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER: reset on close
-        client.close()
+            reset(client)
+        else:
+            client.close()
         await it.settled()
         assert it.app.seen[0].disconnected.is_set()
 
