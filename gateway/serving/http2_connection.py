@@ -136,11 +136,8 @@ class ServerConnection(H2Connection):
         self.initiate_connection()
         self.increment_flow_control_window(_CONNECTION_WINDOW - _DEFAULT_WINDOW)
 
-    def discarded(self, size: int) -> None:
-        """Gives the connection's window back what came for a stream that is no more."""
-        self._prepare_for_sending(self._returned(size))
-
     def _returned(self, size: int) -> list[Frame]:
+        """Gives the connection's window back what came for a stream that is no more."""
         increment = self._inbound_flow_control_window_manager.process_bytes(size)
         if not increment:
             return []

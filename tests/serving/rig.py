@@ -15,6 +15,7 @@ from tests.e2e.wire import Address
 
 SOON_S = 10.0
 PIECE = b"x" * 16_384
+PIECES = 300
 
 
 class Service:
@@ -69,7 +70,7 @@ class Service:
         elif path == "/hold":
             await self.go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for record in {"/records": self.records, "/much": [PIECE] * 1000}.get(path, []):
+        for record in {"/records": self.records, "/much": [PIECE] * PIECES}.get(path, []):
             await self._write(path, send, record)
         if path in ("/raise-late", "/short", "/wait"):
             await self._write(path, send, b"some")

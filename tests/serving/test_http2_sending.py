@@ -7,7 +7,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, SettingsFrame
 
-from tests.serving.rig import PIECE, Service, service
+from tests.serving.rig import PIECE, PIECES, Service, service
 
 WINDOW = SettingCodes.INITIAL_WINDOW_SIZE
 LARGE = 1 << 30
@@ -47,7 +47,7 @@ async def test_a_shut_window_holds_the_sender_and_nothing_is_stored(it: Service,
         assert it.sent["/much"] < 1 << 17
         assert held < 1 << 20
         client.write(client.credit(shut, LARGE))
-        assert len(b"".join(await client.body(1))) == 1000 * len(PIECE) + 4
+        assert len(b"".join(await client.body(1))) == PIECES * len(PIECE) + 4
 
 
 async def test_a_peer_that_reads_nothing_holds_the_sender(it: Service) -> None:
@@ -60,13 +60,13 @@ async def test_a_peer_that_reads_nothing_holds_the_sender(it: Service) -> None:
         while sent != it.sent["/much"]:
             sent = it.sent["/much"]
             await asyncio.sleep(0.2)
-        # What the kernel's two buffers and the client's own take; all of it would be 160 MB.
-        assert sent < 30 << 20
-        assert it.running["/much"] == 10
+        # What the kernel's two buffers and the client's own take; all of it would be 49 MB.
+        assert sent < 20 << 20
+        assert it.running["/much"]
         client.write(client.request(21))
         while it.running["/much"]:
             await client.read()
-        assert sum(len(f.data) for f in client.seen if isinstance(f, DataFrame)) > 100 << 20
+        assert sum(len(f.data) for f in client.seen if isinstance(f, DataFrame)) > 20 << 20
 
 
 @pytest.mark.parametrize("window", [0, 10])
@@ -163,16 +163,16 @@ async def test_a_peer_that_takes_nothing_is_broken_off() -> None:
             client.write(client.request(number, "/much"))
         await it.until(lambda: it.ended["/much"] == 10)
         frames = await client.end()
-        assert sum(len(f.data) for f in frames if isinstance(f, DataFrame)) < 100 << 20
+        assert sum(len(f.data) for f in frames if isinstance(f, DataFrame)) < 20 << 20
         await client.close()
 
 
 async def test_a_peer_that_takes_little_by_little_is_not_broken_off() -> None:
-    async with service(unread_s=0.5) as it, await it.client({WINDOW: 1000}) as client:
+    async with service(unread_s=1) as it, await it.client({WINDOW: 500}) as client:
         it.records = [b"x" * 10_000]
         client.write(client.request(1, "/records"))
-        for _ in range(10):
-            await asyncio.sleep(0.2)
+        for _ in range(20):
+            await asyncio.sleep(0.1)
             await client.expect(DataFrame, 1)
-            client.write(client.credit(1, 1000))
+            client.write(client.credit(1, 500))
         assert (await client.body(1))[-1] == b"done"
