@@ -56,7 +56,7 @@ class Case:
     @property
     def word(self) -> str:
         """The name as configurations spell names."""
-        return self.name.replace(" ", "_").replace("-", "_").replace(",", "")
+        return self.name.replace(" ", "_").replace("-", "_")
 
 
 def _said(name: str, *deltas: str, before: Step | None = None, between: Step | None = None) -> Case:
@@ -67,11 +67,6 @@ def _said(name: str, *deltas: str, before: Step | None = None, between: Step | N
         pause = between if 0 < number < len(deltas) else None
         steps += [event] if pause is None else [pause, event]
     return Case(name, stream(*steps), "".join(deltas))
-
-
-def _silent(name: str, *deltas: str, before: Step | None, between: Step | None) -> Case:
-    said = _said(name, *deltas, before=before, between=between)
-    return replace(said, restless=True)
 
 
 def _unicode() -> Case:
@@ -152,8 +147,8 @@ CASES: Final = (
     _failed("error before the stream", "fault", "refused"),
     _failed("error in the stream", "reports-an-error", "upstream_error"),
     _failed("truncated upstream", "breaks-off", "truncated"),
-    _silent("keep-alive first", "At ", "last.", before=_SILENCE, between=None),
-    _silent("keep-alive between", "One ", "moment.", before=None, between=_SILENCE),
+    replace(_said("keep-alive first", "At ", "last.", before=_SILENCE), restless=True),
+    replace(_said("keep-alive between", "One ", "moment.", between=_SILENCE), restless=True),
     _said("short at once", *_SHORT),
     _said("short spaced", *_SHORT, between=_APART),
     _said("long at once", *_LONG),

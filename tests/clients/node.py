@@ -6,6 +6,7 @@ A script gets its messages as JSON and prints what its user would have seen of e
 import asyncio
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ async def ready(table: Table) -> bool:
         table.leave_out("npm clients", needs)
         return False
     _, output = await run("node", "--version")
-    if tuple(map(int, output.strip().removeprefix("v").split("."))) < OLDEST:
+    if tuple(map(int, re.findall(r"\d+", output)[:3])) < OLDEST:
         table.leave_out("npm clients", f"{needs}, this is {output.strip()}")
         return False
     if os.environ.get("CI") == "true":
