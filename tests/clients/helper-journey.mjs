@@ -25,7 +25,8 @@ await run(async (job, url) => {
   const own = async () => (await listed()).find((one) => one.slug === slug);
   step("conversations.list", (await listed()).length, 2);
   step("… a new one", counts(await own()), ["Größe 📦", 0, false]);
-  const got = async (how) => conversationDetailsSchema.parse(await client.conversations.get(slug, how));
+  const got = async (how) =>
+    conversationDetailsSchema.parse(await client.conversations.get(slug, how));
   step("conversations.get", (await got()).messages, []);
 
   const first = await say(client, await got(), job.text);
@@ -34,7 +35,10 @@ await run(async (job, url) => {
   step("… in the list", counts(await own()), ["Größe 📦", 2, true]);
   const seen = await got({ markRead: false });
   const said = (message) => [message.role, message.content];
-  const exchange = [["user", job.text], ["assistant", job.answer]];
+  const exchange = [
+    ["user", job.text],
+    ["assistant", job.answer],
+  ];
   step("… and its messages", seen.messages.map(said), exchange);
   const shown = client.chat.message(first);
   step("chat.message has the id that is stored", shown.id, seen.messages[1].id);
@@ -53,10 +57,12 @@ await run(async (job, url) => {
   step("conversations.get marks it read", await client.conversations.unread(), { count: 0 });
 
   const refused = (call) => call.then(() => "nothing", (error) => error.message);
-  step("a slug of nobody", await refused(client.conversations.get("nobody")), "Conversation not found");
+  const none = await refused(client.conversations.get("nobody"));
+  step("a slug of nobody", none, "Conversation not found");
   const stranger = visitor(`not-${email}`);
   step("a stranger's slug", await refused(stranger.conversations.get(slug)), "Unauthorized");
-  step("… cannot be marked", await refused(stranger.conversations.update(slug, { markRead: true })), "Unauthorized");
+  const marked = await refused(stranger.conversations.update(slug, { markRead: true }));
+  step("… cannot be marked", marked, "Unauthorized");
   return { steps };
 });
 

@@ -7,7 +7,7 @@ import { Agent, fetch as undiciFetch } from "undici";
 
 const AT_A_TIME = 4;
 
-export const input = JSON.parse(readFileSync(0, "utf8"));
+const input = JSON.parse(readFileSync(0, "utf8"));
 
 const agent = new Agent({ allowH2: true, connect: { ca: input.ca } });
 

@@ -16,7 +16,7 @@ await run(
           id: `${url} ${job.conversation}`,
           api: `${url}/api/chat`,
           headers: { authorization: `Bearer ${job.credential}` },
-                experimental_prepareRequestBody: ({ messages, id }) => ({
+          experimental_prepareRequestBody: ({ messages, id }) => ({
             id,
             message: messages.at(-1),
             conversationSlug: job.conversation,
