@@ -266,7 +266,11 @@ class PromptMessage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One model call, in no upstream's words. The system prompt is apart from `messages`."""
+    """One model call, in no upstream's words. The system prompt is apart from `messages`.
+
+    `rounds` calls of the same turn went before and brought `citations` citations: what a codec
+    makes up (ids of tool calls, indexes of citations) is unique in the turn.
+    """
 
     model: str
     system: str
@@ -275,6 +279,8 @@ class Prompt:
     temperature: float | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
+    rounds: int = 0
+    citations: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,9 +135,11 @@ class Upstream(Protocol):
         """The call as bytes, streaming and with usage asked for."""
         ...
 
-    def decoder(self, content_type: str) -> Decoder:
-        """A decoder for one answer of status 200. Raises `UpstreamProtocolError` for a type that
-        no such answer has."""
+    def decoder(self, content_type: str, *, rounds: int = 0, citations: int = 0) -> Decoder:
+        """A decoder for one answer of status 200; `rounds` and `citations` are the prompt's.
+
+        Raises `UpstreamProtocolError` for a type that no such answer has.
+        """
         ...
 
     def decode_error(self, status: int, headers: Headers, body: bytes) -> GatewayError:

@@ -143,7 +143,7 @@ class HttpServer:
         request = self._codec.encode_request(prompt)
         response = await self._send(request, headers, connect_s or self._connect_s)
         try:
-            decoder = await self._decoder(response)
+            decoder = await self._decoder(response, prompt)
         except BaseException:
             _abort(response)
             raise
@@ -190,7 +190,7 @@ class HttpServer:
                     connection.protocol.force_close()
                 return response
 
-    async def _decoder(self, response: aiohttp.ClientResponse) -> Decoder:
+    async def _decoder(self, response: aiohttp.ClientResponse, prompt: Prompt) -> Decoder:
         if response.status != 200:
             body = await _error_body(response)
             fields = tuple((name.lower(), value) for name, value in response.headers.items())
@@ -199,7 +199,11 @@ class HttpServer:
             raise self._codec.decode_error(response.status, Headers(fields), body)
         if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise UpstreamProtocolError("the answer is encoded, though identity was asked for")
-        return self._codec.decoder(response.headers.get("content-type", ""))
+        return self._codec.decoder(
+            response.headers.get("content-type", ""),
+            rounds=prompt.rounds,
+            citations=prompt.citations,
+        )
 
 
 class HttpStream:

@@ -111,9 +111,12 @@ class Anthropic:
             ]
         return UpstreamRequest("/v1/messages", self._headers, encode_body(body, self._extra_body))
 
-    def decoder(self, content_type: str) -> Decoder:
-        """A decoder for one answer; an answer without a type is taken for a stream."""
-        return decoder_for(content_type, _Message())
+    def decoder(self, content_type: str, *, rounds: int = 0, citations: int = 0) -> Decoder:
+        """A decoder for one answer; an answer without a type is taken for a stream.
+
+        Ids of calls are the server's own, so the `rounds` change nothing.
+        """
+        return decoder_for(content_type, _Message(citations))
 
     def decode_error(self, status: int, headers: Headers, body: bytes) -> GatewayError:
         """What an answer with another status than 200 means."""
@@ -146,11 +149,11 @@ class _Message:
 
     __slots__ = ("_blocks", "_citations", "_count", "_inputs", "_outputs", "_reason", "_server")
 
-    def __init__(self) -> None:
+    def __init__(self, citations: int) -> None:
         self._count = 0
         self._blocks: dict[int, _Block] = {}
         self._server: dict[str, _Block] = {}
-        self._citations = 0
+        self._citations = citations
         self._inputs: dict[str, int] = {}
         self._outputs: int | None = None
         self._reason: str | None = None

@@ -106,9 +106,9 @@ class OpenAI:
             "/chat/completions", self._headers, encode_body(body, self._extra_body)
         )
 
-    def decoder(self, content_type: str) -> Decoder:
+    def decoder(self, content_type: str, *, rounds: int = 0, citations: int = 0) -> Decoder:
         """A decoder for one answer; an answer without a type is taken for a stream."""
-        return decoder_for(content_type, _Completion())
+        return decoder_for(content_type, _Completion(rounds, citations))
 
     def decode_error(self, status: int, headers: Headers, body: bytes) -> GatewayError:
         """What an answer with another status than 200 means."""
@@ -131,13 +131,13 @@ class _Completion:
         "_usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: int, citations: int) -> None:
         self._count = 0
         self._tolerant = False
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
-        self._calls = ToolCalls()
-        self._citations = 0
+        self._calls = ToolCalls(rounds)
+        self._citations = citations
         self._reported: set[str] = set()
         self._refused = False
         self._finish: FinishReason | None = None

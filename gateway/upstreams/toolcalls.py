@@ -4,8 +4,8 @@ The API reference keys fragments by `index`; servers leave it out, repeat it for
 ids and names on every fragment, late or never, and whole calls at once. So a fragment belongs to
 the call with its id; without an id, to the one with its index; with neither, to the current one.
 A new id, or another name, at a used index is a new call. A name is set once, never joined. A call
-is announced when its name is known; a server that sends no id gets one made of the answer's id and
-the call's place.
+is announced when its name is known; a server that sends no id gets one made of the answer's id, if
+it sends one, and of the call's place in its round and the round's in its turn.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,10 @@ class _Call:
 class ToolCalls:
     """The calls of one answer, in the order in which they began."""
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_current")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_current", "_rounds")
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: int = 0) -> None:
+        self._rounds = rounds
         self._calls: list[_Call] = []
         self._by_id: dict[str, _Call] = {}
         self._by_index: dict[int, _Call] = {}
@@ -126,7 +127,9 @@ class ToolCalls:
             events.append(ToolCallDelta(call.id, "".join(call.pieces)))
 
     def _made_id(self, call: _Call, answer_id: object) -> str:
-        place = self._calls.index(call)
+        place = str(self._calls.index(call))
+        if self._rounds:
+            place = f"{self._rounds}-{place}"
         answer = _word(answer_id)
         return f"{answer}-call-{place}" if answer else f"call-{place}"
 

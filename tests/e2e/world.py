@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -105,6 +105,10 @@ class World:
         # What fails before the first word is called again, on a kept connection even unseen.
         self._line.extend([script] * (_TRIES if fault in BEFORE else 1))
         return kind
+
+    def line_up(self, scripts: Iterable[Script]) -> None:
+        """These answers, one after another."""
+        self._line.extend(scripts)
 
     def play(self, *steps: Step) -> None:
         """An event stream of these steps."""

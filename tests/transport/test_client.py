@@ -7,14 +7,17 @@ import pytest
 
 from gateway.errors import (
     ConnectTimeout,
+    TotalTimeout,
     UpstreamUnavailable,
 )
 from gateway.events import ModelFinished
+from gateway.messages import Prompt, PromptMessage
 from gateway.ports import Upstream
 from gateway.transport.client import open_session
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
 from tests.transport.calls import (
+    BOUND,
     CANARY,
     EVENTS,
     GOOD,
@@ -257,6 +260,26 @@ async def test_an_authority_of_ones_own_is_trusted(make: Make) -> None:
         # The pool keeps the trusted connection, and does not lend it to who does not trust it.
         stranger = make(base_url=f"https://127.0.0.1:{served.port}/v1")
         assert isinstance(await failure(stranger), UpstreamUnavailable)
+
+
+async def test_a_server_that_does_not_read_the_request_has_the_calls_clock(make: Make) -> None:
+    connected = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        transport = writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        await asyncio.sleep(BOUND)
+
+    prompt = Prompt("m", "", (PromptMessage("user", "x" * 20_000_000),))
+    async with await asyncio.start_server(talk, "127.0.0.1", 0, limit=1) as server:
+        port = server.sockets[0].getsockname()[1]
+        model = make(base_url=f"http://127.0.0.1:{port}/v1", total_s=1.0)
+        async with asyncio.timeout(BOUND):
+            with pytest.raises(TotalTimeout):
+                await model.call(prompt)
+    assert connected.is_set()
 
 
 async def test_connecting_has_a_clock(make: Make) -> None:

@@ -17,6 +17,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.events import (
+    CitationFound,
     ModelFinished,
     TextDelta,
     ToolCallDelta,
@@ -268,6 +269,22 @@ def test_arguments_as_a_deep_object_are_no_fault_of_ours() -> None:
 
 RETRY = Headers((("retry-after", "7"),))
 NOW = ("date", "Wed, 21 Oct 2026 07:28:00 GMT")
+
+
+def test_what_is_made_up_is_unique_in_the_turn() -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    note = {"type": "url_citation", "url_citation": {"url": "https://x", "title": "X"}}
+    chunk = openai_chunk({"tool_calls": [call], "annotations": [note]}, id="")
+    ids, indexes = [], []
+    for number in range(3):
+        decoder = OpenAI().decoder("", rounds=number, citations=number)
+        for event in decoder.feed(chunk):
+            if isinstance(event, ToolCallStarted):
+                ids.append(event.call_id)
+            elif isinstance(event, CitationFound):
+                indexes.append(event.index)
+    assert ids == ["call-0", "call-1-0", "call-2-0"]
+    assert indexes == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
