@@ -262,6 +262,7 @@ async def test_an_authority_of_ones_own_is_trusted(make: Make) -> None:
         assert isinstance(await failure(stranger), UpstreamUnavailable)
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_server_that_does_not_read_the_request_has_the_calls_clock(make: Make) -> None:
     connected = asyncio.Event()
 
