@@ -264,14 +264,16 @@ async def test_an_authority_of_ones_own_is_trusted(make: Make) -> None:
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_server_that_does_not_read_the_request_has_the_calls_clock(make: Make) -> None:
-    connected = asyncio.Event()
+    connected, over, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connected.set()
         transport = writer.transport
         assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()
-        await asyncio.sleep(BOUND)
+        await over.wait()
+        transport.abort()
+        gone.set()
 
     prompt = Prompt("m", "", (PromptMessage("user", "x" * 20_000_000),))
     async with await asyncio.start_server(talk, "127.0.0.1", 0, limit=1) as server:
@@ -280,6 +282,8 @@ async def test_a_server_that_does_not_read_the_request_has_the_calls_clock(make:
         async with asyncio.timeout(BOUND):
             with pytest.raises(TotalTimeout):
                 await model.call(prompt)
+            over.set()
+            await gone.wait()
     assert connected.is_set()
 
 
