@@ -44,7 +44,7 @@ class Owner(Protocol):
         ...
 
     def consumed(self, number: int, size: int) -> None:
-        """The application has read that much of the request's body."""
+        """That much of the request's body has been read, or will never be."""
         ...
 
 
@@ -97,7 +97,7 @@ class Http2Stream:
     def lose(self) -> None:
         """The client is gone."""
         self.gone = True
-        self._inbox.clear()
+        self._drop()
         self._wake()
 
     def _wake(self) -> None:
@@ -146,8 +146,14 @@ class Http2Stream:
     def answered(self) -> None:
         """The answer has been sent whole."""
         self.ended = True
-        self._inbox.clear()
+        self._drop()
         self._wake()
+
+    def _drop(self) -> None:
+        # Unread as it is, it has to be given back to the window that all streams share.
+        if self._inbox:
+            self._owner.consumed(self.number, len(self._inbox))
+            self._inbox.clear()
 
 
 def http_scope(

@@ -25,6 +25,12 @@ async def it() -> AsyncIterator[Service]:
         yield running
 
 
+def credit_of(client: Frames) -> int:
+    """What the server has given for the connection."""
+    updates = [frame for frame in client.seen if isinstance(frame, WindowUpdateFrame)]
+    return sum(frame.window_increment for frame in updates if not frame.stream_id)
+
+
 @pytest.mark.parametrize("path", ["/raise-late", "/short"])
 async def test_an_answer_that_its_application_does_not_end_is_reset(it: Service, path: str) -> None:
     async with await it.client() as client:
@@ -52,7 +58,6 @@ async def test_what_comes_for_an_answered_request_is_dropped_and_its_window_give
     async with await it.client() as client:
         client.write(client.request(1, "/wait"))
         await client.status(1)
-        credit = 0
         for number in range(3, 103, 2):
             client.write(client.request(number, method="POST", end=False))
             assert await client.body(number) == [b"done"]
@@ -61,15 +66,28 @@ async def test_what_comes_for_an_answered_request_is_dropped_and_its_window_give
         client.write(PingFrame(0, b"all read"))
         while not isinstance(await client.read(), PingFrame):
             pass
-        credit = sum(
-            frame.window_increment
-            for frame in client.seen
-            if isinstance(frame, WindowUpdateFrame) and not frame.stream_id
-        )
         # 1.6 MB have come; without credit for them the window of 1 MiB would be shut by now.
-        assert credit > 983_041 + (1 << 20)
+        assert credit_of(client) > 983_041 + (1 << 20)
         it.go.set()
         assert (await client.body(1))[-1] == b"done"
+
+
+@pytest.mark.parametrize("leave", ["reset", "answer"])
+async def test_what_an_application_never_reads_is_given_back(it: Service, leave: str) -> None:
+    async with await it.client() as client:
+        for number in range(1, 61, 2):
+            client.write(client.request(number, "/hold", method="POST", end=False))
+            client.write(*[client.data(number, b"x" * 16_000)] * 3)
+            if leave == "reset":
+                client.write(client.rst(number))
+        it.go.set()
+        client.write(PingFrame(0, b"all read"))
+        await client.expect(PingFrame)
+        await it.until(lambda: it.running["/hold"] == 0)
+        client.write(PingFrame(0, b"all gone"))
+        await client.expect(PingFrame)
+        # Of 1.4 MB, up to half a window may be given back later.
+        assert credit_of(client) > 983_041 + (1 << 19)
 
 
 async def test_an_upload_that_goes_on_after_its_answer_is_reset_without_an_error(
