@@ -23,7 +23,7 @@ from tests.attack.good import GoodClient, p99_ms, warmed
 from tests.attack.site import Held, Kind, Site, open_site
 
 MODULES = (early, leaving, readers, idle, floods, odd, stops, starts)
-_CASE_S = 45.0
+_CASE_S = 60.0
 _LONG_CASE_S = 200.0
 _TOGETHER = 3
 

@@ -7,7 +7,6 @@ the attack's. A stream is a `Lane`, which is an `Exchange` as the readers of ans
 import asyncio
 import contextlib
 import socket
-import ssl
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -17,10 +16,10 @@ from hpack import Decoder, Encoder, HPACKError
 from tests.e2e.wire import Address, Answer, Request
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, _PUSH_PROMISE, PING, GOAWAY = range(8)
 WINDOW_UPDATE, CONTINUATION = 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
-NO_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 7, 8, 11
+REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 7, 8, 11
 INITIAL_WINDOW_SIZE: Final = 4
 WINDOW: Final = 1 << 24
 WAIT_S: Final = 15.0
@@ -70,7 +69,8 @@ def fields_of(request: Request, address: Address) -> list[tuple[str | bytes, str
 class Wire:
     """One connection and the task that reads it.
 
-    `goaway` is the error code of the last GOAWAY; `closed` is set at the connection's end.
+    `goaway` is the error code of the last GOAWAY and `last` the stream that it names; `closed` is
+    set at the connection's end.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Wire:
         self.writer = writer
         self.lanes: dict[int, Lane] = {}
         self.goaway: int | None = None
+        self.last = 0
         self.closed = asyncio.Event()
         self.generous = True
         self.next = 1
@@ -88,22 +89,14 @@ class Wire:
         self._task = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(
-        cls,
-        address: Address,
-        *,
-        window: int = WINDOW,
-        preface: bool = True,
-        tls: ssl.SSLContext | None = None,
-    ) -> "Wire":
+    async def open(cls, address: Address, *, window: int = WINDOW) -> "Wire":
         """Opens a connection; with a smaller `window` than usual credit comes only as told."""
         async with asyncio.timeout(WAIT_S):
-            reader, writer = await asyncio.open_connection(*address, ssl=tls)
+            reader, writer = await asyncio.open_connection(*address)
         self = cls(address, reader, writer)
         self.generous = window == WINDOW
-        if preface:
-            hello = PREFACE + settings({INITIAL_WINDOW_SIZE: window})
-            await self.write(hello + (window_update(0, WINDOW) if self.generous else b""))
+        hello = PREFACE + settings({INITIAL_WINDOW_SIZE: window})
+        await self.write(hello + (window_update(0, WINDOW) if self.generous else b""))
         return self
 
     @property
@@ -137,7 +130,7 @@ class Wire:
             self.writer.write(data)
             async with asyncio.timeout(WAIT_S):
                 await self.writer.drain()
-        except (OSError, TimeoutError, ssl.SSLError):
+        except (OSError, TimeoutError):
             return False
         return True
 
@@ -173,7 +166,7 @@ class Wire:
                 kind, flags, stream = struct.unpack(">BBI", head[3:])
                 payload = await self.reader.readexactly(length)
                 self._take(kind, flags, stream & 0x7FFFFFFF, payload)
-        except (asyncio.IncompleteReadError, OSError, ssl.SSLError, HPACKError):
+        except (asyncio.IncompleteReadError, OSError, HPACKError):
             pass  # the end, clean or not; what came before is what the case judges
         finally:
             self.closed.set()
@@ -182,6 +175,7 @@ class Wire:
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == GOAWAY:
+            self.last = int.from_bytes(payload[:4], "big")
             self.goaway = int.from_bytes(payload[4:8], "big")
             for lane in self.lanes.values():
                 lane.changed.set()

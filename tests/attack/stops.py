@@ -277,9 +277,10 @@ async def reload(site: Site, full: bool) -> list[str]:
             gate.set()
 
             def replaced(old: set[int] = old) -> bool:
-                return len(set(own.workers()) - old) >= 2
+                now = set(own.workers())
+                return len(now) == 2 and not now & old
 
-            new = await _until(replaced, 5 + LATE_S)
+            new = await _until(replaced, 4 * LATE_S)
             expect(wrong, new, f"workers {sorted(old)} were not replaced: {own.workers()}")
         await asyncio.sleep(0.5)
         whole_ones = [await in_time(completes(each)) for each in streams]
