@@ -1,6 +1,6 @@
 """Attacks a gateway on loopback, and judges how it takes it.
 
-    python -m tests.attack [--all] [--stock] [CASE…]
+    python -m tests.attack [--all] [--stock [--write]] [CASE…]
 
 Short cases run unless `--all` asks for the long ones too. A good client chats beside every case:
 what does not complete for it is the case's failure, and so is what the gateway holds afterwards
@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from tests.attack import early, floods, idle, leaving, odd, readers, starts, stops
 from tests.attack.case import CASES, Case
@@ -23,6 +25,9 @@ from tests.attack.good import GoodClient, p99_ms, warmed
 from tests.attack.site import Held, Kind, Site, open_site
 
 MODULES = (early, leaving, readers, idle, floods, odd, stops, starts)
+README: Final = Path(__file__).parents[2] / "README.md"
+BEGIN: Final = "<!-- attacks -->"
+END: Final = "<!-- end of attacks -->"
 _CASE_S = 60.0
 _LONG_CASE_S = 200.0
 _TOGETHER = 3
@@ -165,17 +170,22 @@ async def attack(cases: Sequence[Case], *, full: bool) -> int:
     return int(bad > 0)
 
 
-async def compare(cases: Sequence[Case], *, full: bool) -> int:
-    """Runs the cases against both; the exit status."""
-    print("| case | what is done | stock | ours | seconds |\n|---|---|---|---|---|", flush=True)
+async def compare(cases: Sequence[Case], *, full: bool, write: bool) -> int:
+    """Runs the cases against both; the exit status. With `write` the README gets the table."""
+    lines = [
+        "| case | what is done | stock | ours | seconds, stock and ours |",
+        "|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
     found: list[str] = []
     async with _arena("stock", full) as stock, _arena("ours", full) as ours:
         for case in cases:
             run = Arena.run_alone if case.alone else Arena.run
             theirs, own = await run(stock, case), await run(ours, case)
-            took = f"{theirs.seconds:.1f} / {own.seconds:.1f}"
+            took = f"{theirs.seconds:.0f}, {own.seconds:.0f}"
             judged = [("passes" if each.good else "fails") for each in (theirs, own)]
-            print(f"| {case.name} | {case.what} | {' | '.join(judged)} | {took} |", flush=True)
+            lines.append(f"| {case.name} | {case.what} | {' | '.join(judged)} | {took} |")
+            print(lines[-1], flush=True)
             if case.fails_on_stock and theirs.good:
                 found.append(f"{case.name} does not bite: stock Hypercorn passes")
             found += [f"{case.name}: {wrong}" for wrong in own.wrong]
@@ -183,6 +193,10 @@ async def compare(cases: Sequence[Case], *, full: bool) -> int:
                 print(f"{case.name} stock: {wrong}", file=sys.stderr, flush=True)
     for each in found:
         print(each, flush=True)
+    if write and not found:
+        before, _, rest = README.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        README.write_text("\n".join([before + BEGIN, "", *lines, "", END]) + after)
     return int(bool(found))
 
 
@@ -191,6 +205,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.attack")
     arguments.add_argument("--all", action="store_true", help="the long cases and clocks too")
     arguments.add_argument("--stock", action="store_true", help="stock Hypercorn beside it")
+    arguments.add_argument("--write", action="store_true", help="with --stock: into the README")
     arguments.add_argument("cases", nargs="*", metavar="CASE", help="only these")
     chosen = arguments.parse_args()
     unknown = set(chosen.cases) - set(CASES)
@@ -204,7 +219,7 @@ def main() -> int:
         cases = [c for c in CASES.values() if chosen.all or not c.long]
     cases.sort(key=lambda case: case.name)
     if chosen.stock:
-        return asyncio.run(compare(cases, full=chosen.all))
+        return asyncio.run(compare(cases, full=chosen.all, write=chosen.write))
     return asyncio.run(attack(cases, full=chosen.all))
 
 

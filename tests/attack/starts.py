@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import signal
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -13,8 +14,17 @@ from tests.attack.case import case, expect
 from tests.attack.good import GoodClient, warmed
 from tests.attack.hooks import BLOCKS
 from tests.attack.leaving import deaf_client
-from tests.attack.site import LATE_S, Site, completes, in_time, open_site, site_config
+from tests.attack.site import (
+    LATE_S,
+    Site,
+    completes,
+    in_time,
+    open_site,
+    site_config,
+    status_of,
+)
 from tests.e2e.process import clean_environment
+from tests.e2e.wire import Request
 
 _MEBIBYTE = 1 << 20
 
@@ -131,6 +141,35 @@ async def little_memory(site: Site, full: bool) -> list[str]:
         await stack.aclose()
         wrong += await own.leaks(base)
     return wrong
+
+
+@case("PR-17", "standard output that nobody reads", alone=True)
+async def blocked_output(site: Site, full: bool) -> list[str]:
+    wrong: list[str] = []
+    async with open_site(site.kind) as own:
+        with own.gateway.unread():
+            client = GoodClient(own)
+            # The pipe holds some ten lines and the process 4096 more.
+            wrong += await _logged_requests(own, 6000 if full else 500)
+            wrong += await client.stop()
+            if full:
+                dropped = await own.gateway.total("chatgw_log_lines_dropped_total")
+                expect(wrong, dropped > 0, "no dropped line was counted")
+            own.process.send(signal.SIGTERM)
+            status = await own.gateway.exited()
+            expect(wrong, status == 0, f"exit status {status}")
+    return wrong
+
+
+async def _logged_requests(own: Site, times: int) -> list[str]:
+    """Requests that each leave a line in the log."""
+    async with await own.wire() as wire:
+        for _ in range(times // 50):
+            lanes = [await wire.ask(Request("GET", "/health")) for _ in range(50)]
+            for lane in lanes:
+                if await status_of(lane) != 200:
+                    return [f"a request was not served: {lane.fate}"]
+    return []
 
 
 @case("PR-19", "an event loop that is held up for two seconds", alone=True)
