@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from tests.attack.case import case, expect
 from tests.attack.frames import INITIAL_WINDOW_SIZE, settings, window_update
 from tests.attack.leaving import deaf_client
-from tests.attack.site import LATE_S, SEND_S, Site, says
+from tests.attack.site import LATE_S, SEND_S, Site, open_site, says
 from tests.upstream import openai_stream, stream
 
 _MEBIBYTE = 1 << 20
@@ -39,6 +39,13 @@ async def never_read(site: Site, full: bool) -> list[str]:
 
 @case("CL-09", "a reader of a kilobyte at a time", waits=True)
 async def slow_reader(site: Site, full: bool) -> list[str]:
+    if not full:
+        return await _read_slowly(site, 0.1)
+    async with open_site(site.kind, limits={"send_s": 30}) as patient:
+        return await _read_slowly(patient, 1.0)
+
+
+async def _read_slowly(site: Site, pause_s: float) -> list[str]:
     wrong: list[str] = []
     said = "".join(f"word {number} " for number in range(1100)).strip()
     site.model.says("slowly", stream(*openai_stream([said])))
@@ -46,7 +53,7 @@ async def slow_reader(site: Site, full: bool) -> list[str]:
         lane = await wire.ask(site.ask("slowly"))
         await lane.head()
         for _ in range(60):
-            await asyncio.sleep(1.0 if full else 0.15)
+            await asyncio.sleep(pause_s)
             if lane.answer.ended or wire.closed.is_set():
                 break
             await wire.write(window_update(0, 1024) + window_update(lane.number, 1024))
@@ -65,9 +72,9 @@ async def windows(site: Site, full: bool) -> list[str]:
         await lane.head()
         await asyncio.sleep(0.1)
         await wire.write(settings({INITIAL_WINDOW_SIZE: 10}))  # 990 below nothing
-        quiet = await _cpu_of(site, 0.5)
+        quiet = await _cpu_of(site, 0.4)
         await wire.write(window_update(lane.number, 990))
-        stalled = await _cpu_of(site, 0.5)
+        stalled = await _cpu_of(site, 0.4)
         expect(wrong, stalled - quiet < 0.2, f"{stalled - quiet:.2f} of a core while waiting")
         for _ in range(40):
             await wire.write(window_update(lane.number, 1))

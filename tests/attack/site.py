@@ -30,7 +30,7 @@ from tests.upstream import ScriptedUpstream
 
 Kind = Literal["ours", "stock"]
 BODY_S: Final = 1.5
-SEND_S: Final = 1.5
+SEND_S: Final = 3.0
 IDLE_S: Final = 2.0
 OUTPUT_BYTES: Final = 1_048_576
 # What a clock may be late by on two busy cores.
