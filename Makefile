@@ -26,7 +26,7 @@ if [ -z "$${python:-}" ]; then \
 fi
 endef
 
-.PHONY: help run example test ci lint type fmt golden clients attack prometheus browser \
+.PHONY: help run example test ci lint type fmt golden clients attack chaos prometheus browser \
 	second-python bench certify fuzz load
 
 help: ## Show this list.
@@ -76,6 +76,9 @@ clients: $(VENV)/.development ## Let real client libraries talk to a running gat
 
 attack: $(VENV)/.development ## Attack a running gateway on loopback for a minute (ARGS=--all: ten).
 	@$(PY) -m tests.attack $(ARGS)
+
+chaos: $(VENV)/.development ## Let model servers fail at random under 200 clients, and compare all counts.
+	@$(PY) -m tests.chaos
 
 prometheus: $(VENV)/.development ## Let a real Prometheus scrape a gateway and judge its rules.
 	@$(PY) -m tests.ci.prometheus_check

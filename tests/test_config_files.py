@@ -2,8 +2,10 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel
 
+from gateway.cli import main
 from gateway.settings import ConfigError, Settings, TenantSettings, load_settings, model
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
@@ -24,7 +26,14 @@ def test_the_file_loads_without_a_warning(file: Path) -> None:
 def test_there_is_an_example_for_every_dialect_and_server() -> None:
     names = {file.stem for file in FILES}
     assert names >= {"hyponema", "hyperleap", "widget", "helper"}
-    assert names >= {"openai", "anthropic", "vllm", "llama-cpp", "ollama"}
+    assert names >= {"openai", "azure", "anthropic", "vllm", "llama-cpp", "ollama"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIG)))
+def test_the_command_finds_the_file_good(file: Path) -> None:
+    result = CliRunner().invoke(main, ["check", str(file)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"ok: {file}\n")
 
 
 def test_the_reference_shows_the_defaults() -> None:
