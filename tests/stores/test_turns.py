@@ -1,6 +1,7 @@
 import asyncio
 import itertools
 from collections.abc import Coroutine
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from gateway.errors import (
 from gateway.messages import ConversationKey, KeptCall, Leased, Message, Once, Recorded
 from gateway.ports import ConversationStore
 from gateway.stores.leasing import RECORD_BYTES
-from tests.stores.rig import begin, begun
+from tests.stores.rig import begin, begun, opened, sql
 from tests.stores.samples import KEY, OTHER, Clock, exchange, expected_ids, ids
 
 ELSEWHERE = ConversationKey("acme", "widget", "c2")
@@ -288,3 +289,32 @@ class TestRecords:
             for step in order:
                 await steps[step]
         assert await said(store) == expected_ids(range(6))
+
+
+class TestClocks:
+    @pytest.mark.parametrize(
+        "jump", [3600.0, -3600.0, -10 * 365 * 86_400.0], ids=["+1 h", "-1 h", "-10 y"]
+    )
+    async def test_a_clock_that_jumps_frees_no_lease_and_keeps_none(
+        self, brief: ConversationStore, clock: Clock, jump: float
+    ) -> None:
+        clock.now = 1_795_000_000.0
+        turn = await begun(brief, once=ONCE)
+        clock.now += jump
+        with pytest.raises(ConversationBusy):
+            await begin(brief)
+        await brief.renew([turn.lease])
+        await brief.commit(turn.lease, exchange(1))
+        await begun(brief)
+        await asyncio.sleep(brief.lease_s * 1.5)
+        await brief.commit((await begun(brief)).lease, exchange(2))
+        assert await said(brief) == expected_ids(range(1, 3))
+
+    async def test_a_lease_from_before_the_machine_started_anew_holds_nothing(
+        self, path: Path
+    ) -> None:
+        async with opened(path) as store:
+            await begun(store)
+            # The monotonic clock has begun again at zero since.
+            sql(path, "UPDATE conversations SET leased_until = leased_until + 1000000")
+            await begun(store)
