@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from gateway.errors import NotFound, StoreUnavailable
-from gateway.messages import ConversationKey
+from gateway.messages import ConversationKey, Leased
 from gateway.stores import SqliteStore
 from gateway.stores.statements import COUNT, LOAD, RECENT, SCAN
 from tests.stores.rig import history, locked, opened, sql
@@ -230,3 +230,31 @@ class TestRetention:
         async with opened(path, retention_days=None, clock=lambda: 1e9 * DAY) as store:
             await store.load(OTHER, create=True, messages=0)
             assert await history(store) == []
+
+
+async def test_a_turn_takes_as_many_steps_in_a_long_conversation_as_in_a_short_one(
+    path: Path,
+) -> None:
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    async with opened(path) as store:
+        taken = []
+        for length in (20, 10_000):
+            key = ConversationKey("acme", "widget", f"c{length}")
+            await store.load(key, create=True, messages=0)
+            await store.append(
+                key, [message for n in range(length // 2) for message in exchange(n)]
+            )
+            await store.write(lambda connection: connection.set_progress_handler(step, 1))
+            steps = 0
+            turn = await store.begin(key, identity=None, create=True, messages=10)
+            assert isinstance(turn, Leased)
+            assert len(turn.conversation.messages) == 10
+            await store.commit(turn.lease, exchange(0))
+            taken.append(steps)
+        assert 0 < taken[1] <= taken[0] * 1.1
