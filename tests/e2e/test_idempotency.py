@@ -22,16 +22,10 @@ def by_id(chat: Chat) -> str:
     return chat.id
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "valkey"])
-async def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("once")
-    sqlite = request.param == "sqlite"
-    store = (
-        f"sqlite:{directory / 'gateway.db'}" if sqlite else request.getfixturevalue("valkey_url")
-    )
-    async with open_world(directory, store=store) as opened:
+    async with open_world(directory, store=f"sqlite:{directory / 'gateway.db'}") as opened:
         yield opened
 
 

@@ -110,6 +110,22 @@ async def test_two_hundred_turns_on_two_gateways_are_one_history(pair: Pair) -> 
         assert reply == f"You said: {asked}"
 
 
+async def test_a_recorded_reply_is_given_everywhere(pair: Pair) -> None:
+    for chat in MAIN:
+        field = ("idempotency-key", str(uuid.uuid4()))
+        conversation = await pair.first.conversation(chat)
+        request = chat.request(conversation, "Hello").plus(field)
+        pair.first.reply("Hi.")
+        first = await pair.first.send(request)
+        calls = pair.first.calls
+        again = await pair.send(request)
+        assert (again.status, again.body) == (200, first.body)
+        changed = chat.request(conversation, "Something else").plus(field)
+        assert (await pair.send(changed)).status == 409
+        assert pair.first.calls == calls
+
+
+@pytest.mark.parametrize("pair", ["sqlite"], indirect=True)
 async def test_a_worker_that_is_stopped_for_long_loses_its_turn(pair: Pair) -> None:
     name = str(uuid.uuid4())
     gate = pair.first.reply_in_two("First", ", second.")
@@ -131,6 +147,7 @@ async def test_a_worker_that_is_stopped_for_long_loses_its_turn(pair: Pair) -> N
     assert pair.first.last_messages()[:-1] == [("user", "Me too"), ("assistant", "Mine now.")]
 
 
+@pytest.mark.parametrize("pair", ["valkey"], indirect=True)
 async def test_a_killed_workers_conversation_is_free_after_its_lease(pair: Pair) -> None:
     name = str(uuid.uuid4())
     pair.first.reply_in_two("First", ", second.")
