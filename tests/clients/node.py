@@ -126,9 +126,20 @@ async def ready(table: Table) -> bool:
         if status != 0:
             table.row("npm", "installs what the lock names", good=False, saw=output)
             return False
-    elif not (HERE / "node_modules").is_dir():
+    elif not _installed():
         table.leave_out("npm clients", "CI=true, or `npm ci` in tests/clients")
         return False
+    return True
+
+
+def _installed() -> bool:
+    """Whether every package is there in the version that is asked for."""
+    for name, wanted in json.loads((HERE / "package.json").read_text())["dependencies"].items():
+        file = HERE / "node_modules" / name / "package.json"
+        if not file.is_file():
+            return False
+        if json.loads(file.read_text())["version"] != wanted.rpartition("@")[2]:
+            return False
     return True
 
 
