@@ -7,6 +7,7 @@ configuration's files: the new configuration is tried, and the workers are repla
 """
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from gateway.demo import Demo
 from gateway.serving.child import Patience
 from gateway.serving.listeners import address, listen, serving
 from gateway.serving.orders import MakeOrders, Orders, first, unread_s
+from gateway.serving.orphans import bury
 from gateway.serving.reload import POLL_S, Source, Watch, changes
 from gateway.serving.workers import Workers, WorkersError
 from gateway.settings import ConfigError, Settings, has_credentials, uses_embedded
@@ -83,7 +85,7 @@ class Supervisor:
             if not await self._unless_signalled(self._begin()):
                 return 0
             self._tell(admin)
-            async with _beside(self._reload_when_told()):
+            async with _beside(self._reload_when_told()), _beside(self._bury_orphans()):
                 why = await self._until_over()
             await self._drain()
         if why is not None:
@@ -193,6 +195,11 @@ class Supervisor:
         if not await first(ended, self._signals.again):
             self._workers.hurry()
             await ended
+
+    async def _bury_orphans(self) -> None:
+        while os.getpid() == 1:
+            bury(self._children())
+            await asyncio.sleep(POLL_S)
 
     async def _reload_when_told(self) -> None:
         """Takes on changed configurations, one after the other."""

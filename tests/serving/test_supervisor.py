@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.http1 import H1
-from tests.e2e.process import GatewayProcess
+from tests.e2e.process import GatewayProcess, Samples
 from tests.e2e.routes import HYPERLEAP, HYPONEMA, WIDGET
 from tests.e2e.wire import Exchange
 from tests.e2e.world import World, open_world, read
@@ -150,6 +150,7 @@ async def test_a_hangup_replaces_the_workers_and_no_turn_fails(tmp_path: Path) -
         before = await world.gateway.workers()
         over = asyncio.Event()
         load = [asyncio.create_task(turns_until(world, over)) for _ in range(3)]
+        watch = asyncio.create_task(counters_until(world.gateway, over))
         await asyncio.sleep(0.3)
         world.gateway.send(signal.SIGHUP)
         await until_replaced(world.gateway, before)
@@ -157,6 +158,7 @@ async def test_a_hangup_replaces_the_workers_and_no_turn_fails(tmp_path: Path) -
         await asyncio.sleep(0.3)
         over.set()
         counts = await asyncio.gather(*load)
+        assert await watch > 2
         gate.set()
         assert await _rest(exchange) == "First last"
         await until_gone(*before.values())
@@ -177,6 +179,24 @@ async def turns_until(world: World, over: asyncio.Event) -> int:
         assert read(HYPERLEAP, answer).terminals == ["ok"]
         count += 1
     return count
+
+
+async def counters_until(gateway: GatewayProcess, over: asyncio.Event) -> int:
+    """Scrapes until it is over, and fails if any counter falls; how often."""
+    before: Samples = {}
+    scrapes = 0
+    while not over.is_set():
+        counters = {
+            key: value
+            for key, value in (await gateway.metrics()).items()
+            if key[0].endswith(("_total", "_count", "_bucket"))
+        }
+        assert [key for key, value in counters.items() if value < before.get(key, 0)] == []
+        assert before.keys() <= counters.keys()
+        before = counters
+        scrapes += 1
+        await asyncio.sleep(0.1)
+    return scrapes
 
 
 def rewrite(gateway: GatewayProcess, old: str, new: str) -> None:

@@ -146,3 +146,27 @@ async def test_too_many_connections_are_shed_and_told_once_a_second(tmp_path: Pa
                 except (OSError, EOFError, AssertionError):
                     await asyncio.sleep(0.1)
         assert gateway.noise == []
+
+
+async def test_the_demo_shows_its_curls_once_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    settings = config(NOBODY, server={"workers": 2}, store=f"sqlite:{tmp_path / 'g.db'}")
+    gateway = GatewayProcess(settings, tmp_path, "--demo")
+    try:
+        await gateway.start()
+        before = await gateway.workers()
+        async with asyncio.timeout(PATIENCE_S):
+            while "\n".join(gateway.noise).count("curl -N -X") < 4:
+                await asyncio.sleep(0.02)
+        shown = list(gateway.noise)
+        gateway.send(signal.SIGHUP)
+        await gateway.logged("reloaded")
+        assert not set(before.values()) & set((await gateway.workers()).values())
+        assert gateway.noise == shown
+        # A terminal's Ctrl-C comes to every process of the group.
+        os.killpg(gateway.pid, signal.SIGINT)
+        assert await gateway.wait() == 0
+        assert not gateway.children()
+        assert gateway.noise == shown
+    finally:
+        if gateway.children():
+            await gateway.kill()
