@@ -49,6 +49,7 @@ class Child:
         self._started: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.wants_to_leave = False
         self.wedged = False
+        self._ordered = False
         self._patience = patience
         self._woken = woken
         self._process, self._channel, self.board = _spawn(descriptors)
@@ -86,6 +87,7 @@ class Child:
 
     def give(self, orders: Orders) -> None:
         """Sends its orders."""
+        self._ordered = True
         self._send(orders.encoded())
 
     def stop(self, notice_s: float, drain_s: float) -> None:
@@ -130,6 +132,8 @@ class Child:
         self._settle(why)
 
     def _leave(self, within_s: float) -> None:
+        if not self._ordered:
+            self.kill()  # it has done nothing yet
         limit = monotonic() + within_s + self._patience.kill_s
         self._ends_at = min(self._ends_at, limit) if self.state == "leaving" else limit
         self.state = "leaving"

@@ -204,7 +204,7 @@ class Supervisor:
     async def _reload_when_told(self) -> None:
         """Takes on changed configurations, one after the other."""
         hangup = self._signals.hangup
-        files, pair = self._watches()
+        files, pair = Watch(self._source.file), self._pair()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
@@ -214,12 +214,14 @@ class Supervisor:
             renewed = pair.changed()
             if not (files.changed() or renewed or told):
                 continue
+            before = self._settings
             await self._reload(anyway=told or renewed)
-            files, pair = self._watches()
+            if self._settings is not before:
+                pair = self._pair()
 
-    def _watches(self) -> tuple[Watch, Watch]:
+    def _pair(self) -> Watch:
         server = self._settings.server
-        return Watch(self._source.file), Watch(server.certificate, server.private_key)
+        return Watch(server.certificate, server.private_key)
 
     async def _reload(self, *, anyway: bool) -> None:
         """Tries the configuration as it is now; without a change only if `anyway`."""

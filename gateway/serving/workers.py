@@ -24,6 +24,7 @@ _TICK_S: Final = 0.25
 _CRASHES: Final = 5
 _CRASH_WINDOW_S: Final = 60.0
 _LONGEST_WAIT_S: Final = 30.0
+_AT_ONCE: Final = "a worker died as soon as it had started; see the log"
 
 
 class WorkersError(Exception):
@@ -33,8 +34,8 @@ class WorkersError(Exception):
 class Workers:
     """The workers; `keep` has to run beside everything else.
 
-    `failed` is set once they cannot go on; `clean` while every worker that was told to end did so;
-    `orders` are those in force.
+    `failed` is set once they cannot go on; `clean` says whether all ended by themselves when they
+    were told to stop; `orders` are those in force.
     """
 
     def __init__(
@@ -86,11 +87,14 @@ class Workers:
 
         `drain_s` is what turns have when their worker has to leave.
         """
+        count = len(self._places)
         for child in self._places.values():
             child.give(orders(child.slot))
         for why in await asyncio.gather(*(child.started() for child in self._places.values())):
             if why is not None:
                 raise WorkersError(why)
+        if len(self._places) < count:
+            raise WorkersError(_AT_ONCE)
         self.orders, self._drain_s = orders, drain_s
 
     async def replace(self, orders: MakeOrders, drain_s: float, count: int) -> None:
@@ -106,7 +110,7 @@ class Workers:
 
     async def stop(self, notice_s: float, drain_s: float) -> None:
         """Tells all to end, and returns when they have."""
-        self._stopping = True
+        self._stopping = self.clean = True
         self._due.clear()
         for child in self._all():
             child.stop(notice_s, drain_s)
@@ -157,7 +161,7 @@ class Workers:
             if due <= now:
                 del self._due[slot]
                 self._fill(slot)
-        if all(child.state == "listening" for child in self._places.values()):
+        if not self._due and all(it.state == "listening" for it in self._places.values()):
             self._failed_starts = 0
         for child in self._places.values():
             if child.wants_to_leave and not self._stopping:
@@ -181,7 +185,7 @@ class Workers:
         child.give(orders(slot))
         why = await child.started()
         if why is not None or child not in self._others:
-            raise WorkersError(why or "a worker died as soon as it had started")
+            raise WorkersError(why or _AT_ONCE)
         self._others.discard(child)
         self._let_go(slot)
         self._places[slot] = child

@@ -36,7 +36,7 @@ class StartError(Exception):
 class KeptModel:
     """The embedded model's server, which is started again whenever it dies.
 
-    `start` and `stop` are called once each, in one event loop.
+    `start` may be tried again until it succeeds; all in one event loop.
     """
 
     def __init__(self, *, start_s: float = 60.0, command: tuple[str, ...] | None = None) -> None:
@@ -52,6 +52,7 @@ class KeptModel:
 
     async def start(self, progress: Callable[[str], None]) -> str:
         """The base URL, which stays. Raises `StartError` if the first start fails."""
+        self._model = EmbeddedModel(start_s=self._start_s, command=self._command)
         url = await self._model.start(progress)
         self._keeper = asyncio.create_task(self._keep(urlsplit(url).port or 0))
         return url

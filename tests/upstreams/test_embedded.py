@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.upstreams.embedded import EmbeddedModel, StartError
+from gateway.upstreams.embedded import EmbeddedModel, KeptModel, StartError
 
 READY = 'print(\'{"address": "http://127.0.0.1:9"}\', flush=True)\n'
 BOUND = 10.0
@@ -175,3 +175,38 @@ def _ended(pid: int) -> bool:
     except FileNotFoundError:
         return not is_alive(pid)
     return state == "Z"
+
+
+# Listens nowhere, but notes on which port it was to listen.
+NOTES_ITS_PORT = """
+with open({file!r}, "a") as file: file.write(sys.argv[1] + " ")
+print('{{"address": "http://127.0.0.1:4321"}}', flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_kept_model_that_dies_is_started_again_at_the_same_port(tmp_path: Path) -> None:
+    ports = tmp_path / "ports"
+    kept = KeptModel(command=program(NOTES_ITS_PORT.format(file=str(ports))))
+    assert await kept.start(lambda _: None) == "http://127.0.0.1:4321/v1"
+    first = kept.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: kept.pid not in (None, first))
+    assert ports.read_text() == "0 4321 "
+    second = kept.pid
+    await kept.stop()
+    assert second is not None
+    assert not is_alive(second)
+    assert kept.pid is None
+
+
+async def test_a_kept_model_that_cannot_start_can_be_tried_again(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    code = f"if not os.path.exists({str(marker)!r}): sys.exit(1)\n{READY}sys.stdin.read()"
+    kept = KeptModel(command=program(code))
+    with pytest.raises(StartError):
+        await kept.start(lambda _: None)
+    marker.touch()
+    assert await kept.start(lambda _: None) == "http://127.0.0.1:9/v1"
+    await kept.stop()
