@@ -15,7 +15,7 @@ from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import WIDGET
 from tests.e2e.world import open_world, read
-from tests.serving.test_supervisor import PATIENCE_S
+from tests.serving.test_supervisor import PATIENCE_S, fleet
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -104,6 +104,28 @@ async def test_a_worker_that_never_listens_ends_the_start(tmp_path: Path) -> Non
         assert await gateway.wait() == 1
         (line,) = gateway.noise
         assert line.startswith("gateway: a worker ended while it started (")
+
+
+async def test_while_others_serve_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as world:
+        gateway = world.gateway
+        before = await gateway.workers()
+        store = tmp_path / "gateway.db"
+        store.rename(tmp_path / "aside.db")
+        store.mkdir()
+        os.kill(before[1], signal.SIGKILL)
+        killed, failed = (await gateway.logged("worker_lost", 2))[:2]
+        assert (killed["how"], failed["how"]) == ("SIGKILL", "status 1")
+        assert "gateway.db" in str(failed["why"])
+        assert (await gateway.ask(gateway.admin, "/readyz")).status == 200
+        store.rmdir()
+        (tmp_path / "aside.db").rename(store)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await gateway.workers()).keys() != {0, 1}:
+                await asyncio.sleep(0.05)
+        assert (await gateway.workers())[0] == before[0]
+        assert await gateway.total("chatgw_worker_restarts_total", reason="start") >= 1
+        await gateway.stop()
 
 
 async def test_nobody_reads_the_log_and_turns_go_on(tmp_path: Path) -> None:
