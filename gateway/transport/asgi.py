@@ -114,8 +114,15 @@ class Exchange:
         except Exception:  # noqa: BLE001 - whatever it was, nothing may leave the application
             _log.exception("exchange_fault")
             if not self.answered:
-                async with asyncio.timeout(2 * _LINGER_S):
-                    await self.reply(Reply(500, (), b""))
+                await self._last_words()
+
+    async def _last_words(self) -> None:
+        self.stamp = tuple  # it may be what was at fault
+        try:
+            async with asyncio.timeout(2 * _LINGER_S):
+                await self.reply(Reply(500, (), b""))
+        except TimeoutError:
+            _log.warning("client_stalled")
 
     async def body(self) -> bytes:
         """The whole request body.

@@ -413,6 +413,24 @@ async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None
     assert server.sent[-1]["more_body"] is False
 
 
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_fault_that_cannot_even_be_told_stays_inside(taken: bool) -> None:
+    server = Server()
+    server.body(b"")
+    if not taken:
+        server.taking.clear()
+
+    def stamp() -> tuple[tuple[str, str], ...]:
+        raise RuntimeError("another fault")
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.stamp = stamp
+        raise RuntimeError("a fault")
+
+    await asyncio.wait_for(server.serve(handler), 20)
+    assert server.sent[0]["status"] == 500
+
+
 async def test_a_handler_that_raises_in_its_answer_leaves_it_without_an_end() -> None:
     server = Server()
     server.body(b"")
