@@ -79,8 +79,8 @@ class ModelCalls:
     async def _try_servers(
         self, model: Model, past: Sequence[Exchange], *, last_resort: bool
     ) -> Running:
-        call = await model.place(last_resort=last_resort)
         prompt = self._prompt(model, past)
+        call = await model.place(last_resort=last_resort)
         while True:
             try:
                 return await self._call(model, call, prompt)
