@@ -205,7 +205,8 @@ async def test_a_new_certificate_is_served_without_a_turn_being_cut(
     pair = tmp_path / "pair.pem"
     shutil.copy(CERTIFICATE, pair)
     files = {"certificate": str(pair), "private_key": str(pair)}
-    async with open_world(tmp_path / "gateway", tls=True, server={**files, "drain_s": 20}) as world:
+    server, clocks = {**files, "drain_s": 40}, {"idle_s": 60, "total_s": 90}
+    async with open_world(tmp_path, tls=True, server=server, clocks=clocks) as world:
         gate = world.reply_in_two("First", " second")
         async with world.asking(WIDGET, "Hi", protocol="h1-tls") as exchange:
             await exchange.part()
