@@ -22,10 +22,12 @@ Argument = str | bytes | int | float
 Answer = list[Any]
 
 COMMAND_S: Final = 1.0
-_SOCKET_S: Final = 0.5
-_CONNECT_S: Final = 0.3
+# Shorter ones would take a busy moment of this process for a silent server.
+_SOCKET_S: Final = 0.9
+_CONNECT_S: Final = 0.5
 _POOL_WAIT_S: Final = 0.8
-_CONNECTIONS: Final = 32
+# The server runs one command at a time: more connections only make a burst slower to begin.
+_CONNECTIONS: Final = 16
 _IDLE_CHECK_S: Final = 15
 _FAILURES: Final = 3
 _OPEN_S: Final = 1.0
