@@ -12,7 +12,7 @@ from json import JSONEncoder
 from math import ceil
 from typing import Final
 
-from gateway.errors import ErrorKind, GatewayError, HttpError
+from gateway.errors import ERROR_KINDS, ErrorKind, GatewayError, HttpError
 from gateway.messages import Reply
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
@@ -66,6 +66,9 @@ TEXTS: Final[dict[ErrorKind, str]] = {
     "drained": "the server stopped before the turn was over: try again",
 }
 """What a person reads of each kind, in dialects that leave the wording open: fixed, ASCII."""
+
+PRE_STREAM_KINDS: Final = tuple(kind for kind in ERROR_KINDS if kind not in _ROW)
+"""The kinds that have a row of their own."""
 
 _COMPACT: Final = JSONEncoder(separators=(",", ":"), allow_nan=False)
 

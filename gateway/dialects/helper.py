@@ -45,7 +45,7 @@ DATA_STREAM: Final = "data-stream"
 EARLY_DATA_STREAM: Final = "data-stream-early"
 UI_MESSAGE_STREAM: Final = "ui-message-stream"
 
-_MAX_MESSAGE_ID: Final = 256
+MAX_MESSAGE_ID: Final = 256
 _EVENT_STREAM: Final = "text/event-stream"
 _QUALITY_ZERO: Final = re.compile(r"\bq\s*=\s*0(\.0*)?\s*(;|$)", re.IGNORECASE)
 _NO_ATTACHMENTS: Final = "attachments are not supported"
@@ -160,8 +160,8 @@ def _text(message: dict[str, object]) -> str:
 def _message_id(value: object) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID or not value.isprintable():
-        raise bad_field("message.id", f"must be a string of at most {_MAX_MESSAGE_ID} characters")
+    if not isinstance(value, str) or len(value) > MAX_MESSAGE_ID or not value.isprintable():
+        raise bad_field("message.id", f"must be a string of at most {MAX_MESSAGE_ID} characters")
     return value
 
 

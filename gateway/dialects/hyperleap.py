@@ -62,7 +62,7 @@ from gateway.requests import (
     text_member,
 )
 
-_ROUTE_FRAMING: Final[dict[str, str | None]] = {
+ROUTE_FRAMING: Final[dict[str, str | None]] = {
     "chat-http2": None,
     "continue": None,
     "chat": "one-shot",
@@ -138,7 +138,7 @@ class Hyperleap:
     routes: tuple[Route, ...] = tuple(
         Route("PATCH", f"{prefix}/conversations/{{id}}/{word}")
         for prefix in ("", "/api")
-        for word in _ROUTE_FRAMING
+        for word in ROUTE_FRAMING
     )
     credentials: tuple[CredentialSource, ...] = (CredentialSource("x-hl-api-key"),)
     conflict: ConflictRule = "reject"
@@ -153,7 +153,7 @@ class Hyperleap:
         text = text_member(parse_json_object(body), "message")
         if not text:
             raise bad_field("message", "must not be empty")
-        framing = _ROUTE_FRAMING.get(head.path.rpartition("/")[2]) or _accepted_framing(head)
+        framing = ROUTE_FRAMING.get(head.path.rpartition("/")[2]) or _accepted_framing(head)
         return ChatRequest(conversation_id, text, framing)
 
     def encoder(self, turn: TurnContext) -> Encoder:

@@ -47,7 +47,7 @@ from gateway.requests import (
     text_member,
 )
 
-_MAX_CHARACTERS: Final = 8000
+MAX_CHARACTERS: Final = 8000
 _EVERY_SNAPSHOT: Final = 512
 
 _STATUS: Final[dict[ErrorKind, int]] = {
@@ -95,8 +95,8 @@ class Hyponema:
         session_id = path_id(head)
         require_media_type(head, is_json)
         text = text_member(parse_json_object(body), "text")
-        if not 1 <= len(text) <= _MAX_CHARACTERS:
-            raise bad_field("text", f"must have 1 to {_MAX_CHARACTERS} characters")
+        if not 1 <= len(text) <= MAX_CHARACTERS:
+            raise bad_field("text", f"must have 1 to {MAX_CHARACTERS} characters")
         return ChatRequest(session_id, text, framing="sse")
 
     def encoder(self, turn: TurnContext) -> Encoder:

@@ -46,8 +46,8 @@ from gateway.requests import (
     text_member,
 )
 
-_MAX_UTF16_UNITS: Final = 4000
-_ONE_SHOT_PATH: Final = "/v1/chat"
+MAX_UTF16_UNITS: Final = 4000
+ONE_SHOT_PATH: Final = "/v1/chat"
 
 # What ECMAScript's String.prototype.trim takes away: WhiteSpace and LineTerminator.
 _WHITE_SPACE: Final = (
@@ -102,7 +102,7 @@ class Widget:
     routes: tuple[Route, ...] = (
         Route("POST", "/v1/chat/stream"),
         Route("POST", "/chat"),
-        Route("POST", _ONE_SHOT_PATH),
+        Route("POST", ONE_SHOT_PATH),
     )
     credentials: tuple[CredentialSource, ...] = (
         CredentialSource("x-api-key"),
@@ -123,9 +123,9 @@ class Widget:
         if CLIENT_ID.fullmatch(session_id) is None:
             raise bad_field("sessionId", f"must match {CLIENT_ID.pattern}")
         message = text_member(members, "message")
-        if not 1 <= len(message.encode("utf-16-le")) // 2 <= _MAX_UTF16_UNITS:
-            raise bad_field("message", f"must have 1 to {_MAX_UTF16_UNITS} UTF-16 code units")
-        one_shot = head.path == _ONE_SHOT_PATH
+        if not 1 <= len(message.encode("utf-16-le")) // 2 <= MAX_UTF16_UNITS:
+            raise bad_field("message", f"must have 1 to {MAX_UTF16_UNITS} UTF-16 code units")
+        one_shot = head.path == ONE_SHOT_PATH
         return ChatRequest(session_id, message, framing="one-shot" if one_shot else "ndjson")
 
     def encoder(self, turn: TurnContext) -> Encoder:

@@ -45,9 +45,11 @@ PREVIEW_CHARACTERS: Final = 1000
 
 _SLUG_ALPHABET: Final = string.ascii_lowercase + string.digits
 _SLUG_LENGTH: Final = 20
-_MAX_SUBJECT: Final = 1000
-_PAGE: Final = 20
-_LIMIT: Final = re.compile(r"[1-9][0-9]?|100")
+MAX_SUBJECT: Final = 1000
+PAGE: Final = 20
+MAX_LIMIT: Final = 100
+
+_LIMIT: Final = re.compile(r"[1-9][0-9]{0,8}")
 _NO_SUBJECT: Final = "(no subject)"
 
 
@@ -99,7 +101,7 @@ class HelperStart(_Visitors):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """The new conversation's slug. Raises `GatewayError`."""
         require_media_type(head, is_json)
-        subject = optional_text(parse_json_object(body), "subject", _MAX_SUBJECT)
+        subject = optional_text(parse_json_object(body), "subject", MAX_SUBJECT)
         slug = self._new_slug()
         key = ConversationKey(principal.tenant, DIALECT, slug)
         await self._store.create(key, owner=principal.identity, subject=subject)
@@ -152,13 +154,13 @@ class HelperList(_Visitors):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """A page of the list. Raises `GatewayError`."""
         asked = query_value(head, "limit")
-        if asked is not None and _LIMIT.fullmatch(asked) is None:
-            raise bad_field("limit", "must be a number from 1 to 100")
+        if asked is not None and (not _LIMIT.fullmatch(asked) or int(asked) > MAX_LIMIT):
+            raise bad_field("limit", f"must be a number from 1 to {MAX_LIMIT}")
         page = await self._store.recent(
             principal.tenant,
             DIALECT,
             owner=principal.identity,
-            limit=_PAGE if asked is None else int(asked),
+            limit=PAGE if asked is None else int(asked),
             cursor=query_value(head, "cursor"),
             messages=1,
         )

@@ -48,9 +48,9 @@ CHARACTERS: Final = 1_048_576
 LISTED_MESSAGES: Final = 100
 LISTED_CHARACTERS: Final = 65_536
 
-_PAGE: Final = 10
-_SYSTEMS: Final = range(7)
-_MAX_NAME: Final = 256
+PAGE: Final = 10
+SYSTEMS: Final = range(7)
+MAX_NAME: Final = 256
 
 
 def _routes(method: str, path: str) -> tuple[Route, ...]:
@@ -136,7 +136,7 @@ class _Start(_Conversations):
     ) -> Reply:
         kept = {
             **details,
-            "externalUserId": optional_text(members, "externalUserId", _MAX_NAME),
+            "externalUserId": optional_text(members, "externalUserId", MAX_NAME),
             "metadata": json_object(members, "metadata"),
         }
         terms = Terms(
@@ -159,9 +159,9 @@ class HyperleapStart(_Start):
         require_media_type(head, is_any_json)
         members = parse_json_object(body)
         system = members.get("aiSystem")
-        if isinstance(system, bool) or system not in _SYSTEMS:
-            raise bad_field("aiSystem", f"must be a number from 0 to {_SYSTEMS[-1]}")
-        bounded_text(members, "model", _MAX_NAME)
+        if isinstance(system, bool) or system not in SYSTEMS:
+            raise bad_field("aiSystem", f"must be a number from 0 to {SYSTEMS[-1]}")
+        bounded_text(members, "model", MAX_NAME)
         optional_text(members, "systemMessage")
         details = {"configuration": json_object(members, "configuration")}
         return await self._create(principal, members, None, details)
@@ -189,8 +189,8 @@ class HyperleapPersona(_Start):
         """The new conversation. Raises `GatewayError`."""
         require_media_type(head, is_any_json)
         members = parse_json_object(body)
-        persona = bounded_text(members, "personaId", _MAX_NAME)
-        version = optional_text(members, "personaVersionId", _MAX_NAME)
+        persona = bounded_text(members, "personaId", MAX_NAME)
+        version = optional_text(members, "personaVersionId", MAX_NAME)
         details = {"personaId": persona, "personaVersionId": version}
         agent = self._agent(principal.tenant, persona)
         return await self._create(principal, members, agent, details)
@@ -229,7 +229,7 @@ class HyperleapList(_Conversations):
                 principal.tenant,
                 DIALECT,
                 owner=None,
-                limit=_PAGE,
+                limit=PAGE,
                 cursor=token,
             )
         except BadRequest as error:

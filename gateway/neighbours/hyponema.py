@@ -42,10 +42,10 @@ from gateway.requests import (
 
 DIALECT: Final = "hyponema"
 
-_LONGEST_S: Final = 3600
-_MAX_ID: Final = 256
-_MAX_REASON: Final = 1000
-_MODALITIES: Final = ("voice", "voice+text", "text")
+LONGEST_S: Final = 3600
+MAX_ID: Final = 256
+MAX_REASON: Final = 1000
+MODALITIES: Final = ("voice", "voice+text", "text")
 
 
 class _Sessions:
@@ -95,8 +95,8 @@ class HyponemaStart(_Sessions):
         """The new session. Raises `GatewayError`."""
         require_media_type(head, is_json)
         members = parse_json_object(body)
-        agent_id = bounded_text(members, "agent_id", _MAX_ID)
-        user_id = bounded_text(members, "user_id", _MAX_ID)
+        agent_id = bounded_text(members, "agent_id", MAX_ID)
+        user_id = bounded_text(members, "user_id", MAX_ID)
         ttl_s = _ttl_s(members.get("ttl_seconds"))
         now = self._now()
         terms = Terms(
@@ -107,7 +107,7 @@ class HyponemaStart(_Sessions):
         )
         key = ConversationKey(principal.tenant, DIALECT, self._new_id())
         session = await self._store.create(key, owner=None, subject=None, terms=terms)
-        expires_at = now + (_LONGEST_S if ttl_s is None else ttl_s)
+        expires_at = now + (LONGEST_S if ttl_s is None else ttl_s)
         made = {**self._view(session), "token": None, "expires_at": moment(expires_at)}
         return json_reply(201, made)
 
@@ -142,7 +142,7 @@ class HyponemaEnd(_Sessions):
             require_media_type(head, is_json)
             members = parse_json_object(body)
         status = _end(members)
-        optional_text(members, "reason", _MAX_REASON)
+        optional_text(members, "reason", MAX_REASON)
         session = await self._session(head, principal)
         if session.status_at(self._now()) == "open":
             session = await self._store.update(session.key, status=status)
@@ -160,8 +160,8 @@ def _end(members: dict[str, object]) -> ConversationStatus:
 
 def _modality(members: dict[str, object]) -> str:
     value = members.get("modality") or "voice"
-    if value not in _MODALITIES:
-        raise bad_field("modality", f"must be one of {', '.join(_MODALITIES)}")
+    if value not in MODALITIES:
+        raise bad_field("modality", f"must be one of {', '.join(MODALITIES)}")
     return str(value)
 
 
@@ -170,4 +170,4 @@ def _ttl_s(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise bad_field("ttl_seconds", "must be a whole number of at least 1")
-    return min(value, _LONGEST_S)
+    return min(value, LONGEST_S)

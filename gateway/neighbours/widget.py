@@ -29,9 +29,10 @@ PREVIEW_CHARACTERS: Final = 500
 
 _LIST: Final = Route("GET", "/v1/admin/conversations")
 _THREAD: Final = Route("GET", "/v1/admin/conversations/{id}")
-_LIMIT: Final = re.compile(r"0*([1-9][0-9]?|1[0-9]{2}|200)")
-_DEFAULT_LIMIT: Final = "100"
-_MAX_ID: Final = 128
+_LIMIT: Final = re.compile(r"0*([1-9][0-9]{0,8})")
+MAX_LIMIT: Final = 200
+DEFAULT_LIMIT: Final = 100
+MAX_ID: Final = 128
 _LATER_S: Final = "3600"
 
 
@@ -81,8 +82,8 @@ class WidgetList(_Admin):
             limit = query_value(head, "limit")
         except BadRequest:
             limit = ""
-        digits = _LIMIT.fullmatch(_DEFAULT_LIMIT if limit is None else limit)
-        if digits is None:
+        digits = _LIMIT.fullmatch(str(DEFAULT_LIMIT) if limit is None else limit)
+        if digits is None or int(digits[1]) > MAX_LIMIT:
             return _refusal(400, "Invalid query parameters")
         tenant = principal.tenant
         page = await self._store.recent(
@@ -101,7 +102,7 @@ class WidgetThread(_Admin):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """The conversation and its messages. Raises `GatewayError`."""
         public_id = head.params["id"]
-        if len(public_id) > _MAX_ID:
+        if len(public_id) > MAX_ID:
             return _refusal(400, "Invalid conversationId")
         try:
             conversation = await self._store.find(principal.tenant, DIALECT, public_id, messages=1)

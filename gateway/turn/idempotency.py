@@ -37,7 +37,7 @@ from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
 
 HEADER: Final = "idempotency-key"
-_MAX_KEY: Final = 255
+MAX_KEY: Final = 255
 # What a tape may hold; a longer reply is not repeated. The store has a bound of its own, in bytes.
 _MAX_CHARACTERS: Final = 262_144
 
@@ -73,8 +73,8 @@ def once_of(
         return None
     values = headers.all(HEADER)
     key = values[0]
-    if len(values) > 1 or not 1 <= len(key) <= _MAX_KEY or not all("!" <= c <= "~" for c in key):
-        raise BadRequest(f"{HEADER} must be one value of 1 to {_MAX_KEY} visible characters")
+    if len(values) > 1 or not 1 <= len(key) <= MAX_KEY or not all("!" <= c <= "~" for c in key):
+        raise BadRequest(f"{HEADER} must be one value of 1 to {MAX_KEY} visible characters")
     who = (principal.tenant, principal.key, principal.identity or "")
     return Once(_digest(*who, route, key), _digest(path, body))
 

@@ -93,6 +93,7 @@ class App:
             ask = partial(self._ask_openly, endpoint=public)
             routes += [(route, public.dialect, ask) for route in public.routes]
         self._router: Router[Target] = Router(routes)
+        self.routes: Final = tuple(route for route, _, _ in routes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI scope; nothing but cancellation ever leaves it."""

@@ -1,9 +1,10 @@
 """What operators and their machines ask a gateway: probes, version and metrics.
 
-    GET /livez     200 as long as the event loop runs; `/healthz` is its old name
-    GET /readyz    200 while every check holds, else 503; `?verbose` lists the checks
-    GET /version   JSON: version, python, hypercorn, sqlite
-    GET /metrics   Prometheus text or OpenMetrics, by `Accept`; on the admin listener only
+    GET /livez         200 as long as the event loop runs; `/healthz` is its old name
+    GET /readyz        200 while every check holds, else 503; `?verbose` lists the checks
+    GET /version       JSON: version, python, hypercorn, sqlite
+    GET /metrics       Prometheus text or OpenMetrics, by `Accept`; on the admin listener only
+    GET /openapi.json  what the public listener serves; on that listener only
 
 HEAD is answered like GET and any other method with 405 (RFC 9110 sections 9.3.2 and 15.5.6). No
 answer may be stored. Probes know nothing of upstreams: an outage of a model is no reason to take
@@ -17,7 +18,7 @@ from urllib.parse import parse_qs
 import apsw
 
 from gateway.messages import Reply
-from gateway.replies import json_reply
+from gateway.replies import JSON_TYPE, json_reply
 from gateway.telemetry.metrics import running_versions
 
 _METHODS: Final = ("GET", "HEAD")
@@ -38,6 +39,7 @@ class Operators:
 
     `readiness` gives the checks by name and whether each holds, `details` further lines for
     `?verbose`. Without `metrics` there is no `/metrics`: the public listener must not have one.
+    `description` is the public listener's OpenAPI document, for `/openapi.json`.
     """
 
     def __init__(
@@ -45,13 +47,18 @@ class Operators:
         metrics: Scrapes | None,
         readiness: Callable[[], Mapping[str, bool]],
         details: Callable[[], Sequence[str]] = tuple,
+        *,
+        description: bytes | None = None,
     ) -> None:
         self._metrics = metrics
         self._readiness = readiness
         self._details = details
         self._versions = running_versions() | {"sqlite": apsw.sqlite_lib_version()}
+        self._description = description
         self.paths: Final = frozenset(
-            {"/livez", "/healthz", "/readyz", "/version"} | ({"/metrics"} if metrics else set())
+            {"/livez", "/healthz", "/readyz", "/version"}
+            | ({"/metrics"} if metrics else set())
+            | ({"/openapi.json"} if description is not None else set())
         )
 
     async def answer(self, method: str, path: str, query: str, accept: str) -> Reply | None:
@@ -67,6 +74,8 @@ class Operators:
             return self._ready(verbose="verbose" in parse_qs(query, keep_blank_values=True))
         if path == "/version":
             return json_reply(200, self._versions)
+        if path == "/openapi.json" and self._description is not None:
+            return Reply(200, _headers(JSON_TYPE), self._description)
         if path == "/metrics" and self._metrics is not None:
             content_type, body = await self._metrics.scrape(accept)
             return Reply(200, _headers(content_type), body)

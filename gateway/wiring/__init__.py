@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from gateway import openapi
 from gateway.access.claims import Ledger
 from gateway.access.limits import Limits
 from gateway.access.session_tokens import SessionTokens
@@ -85,7 +86,7 @@ async def build(
             # Nothing gets here unless the settings were good and the store could be opened.
             return {"configuration": True, "store": True, "accepting": not turns.stopping}
 
-        probes = Operators(None, readiness)
+        probes = Operators(None, readiness, description=openapi.rendered())
         app = App(
             services,
             DIALECTS,

@@ -107,6 +107,20 @@ async def test_the_format_of_metrics_follows_accept(admin: Operators) -> None:
     assert reply.body.endswith(b"# EOF\n")
 
 
+async def test_the_document_is_on_the_public_listener_only(
+    admin: Operators, checks: dict[str, bool]
+) -> None:
+    public = Operators(None, lambda: checks, description=b'{"openapi":"3.1.0"}')
+    reply = await ask(public, "/openapi.json")
+    assert (reply.status, reply.body) == (200, b'{"openapi":"3.1.0"}')
+    assert header(reply, "content-type") == "application/json; charset=utf-8"
+    assert header(reply, "x-content-type-options") == "nosniff"
+    assert await ask(public, "/openapi.json", method="HEAD") == reply
+    refused = await ask(public, "/openapi.json", method="POST")
+    assert (refused.status, header(refused, "allow")) == (405, "GET, HEAD")
+    assert await admin.answer("GET", "/openapi.json", "", "") is None
+
+
 PATHS = ["/livez", "/healthz", "/readyz", "/version", "/metrics"]
 
 
