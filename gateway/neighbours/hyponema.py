@@ -159,7 +159,9 @@ def _end(members: dict[str, object]) -> ConversationStatus:
 
 
 def _modality(members: dict[str, object]) -> str:
-    value = members.get("modality") or "voice"
+    value = members.get("modality")
+    if value is None:
+        return MODALITIES[0]
     if value not in MODALITIES:
         raise bad_field("modality", f"must be one of {', '.join(MODALITIES)}")
     return str(value)
@@ -168,6 +170,7 @@ def _modality(members: dict[str, object]) -> str:
 def _ttl_s(value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    # JSON has one kind of number: 60.0 is as whole as 60.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or value < 1:
         raise bad_field("ttl_seconds", "must be a whole number of at least 1")
-    return min(value, LONGEST_S)
+    return int(min(value, LONGEST_S))

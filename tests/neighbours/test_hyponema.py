@@ -72,9 +72,9 @@ class TestStart:
         with pytest.raises(NotFound):
             await hyponema.begin(agent_id="agent_3")
 
-    @pytest.mark.parametrize("ttl", [1, 60, 3600, 3601, 10**12])
+    @pytest.mark.parametrize("ttl", [1, 60, 60.0, 3600, 3601, 10**12, 1e300])
     async def test_a_session_ends_after_its_time_but_at_most_an_hour(
-        self, hyponema: Hyponema, ttl: int
+        self, hyponema: Hyponema, ttl: float
     ) -> None:
         await hyponema.begin(ttl_seconds=ttl)
         hyponema.now = NOW + min(ttl, 3600) - 0.5
@@ -99,9 +99,14 @@ class TestStart:
             {"user_id": "a\0"},
             {"modality": "video"},
             {"modality": ["text"]},
+            {"modality": ""},
+            {"modality": 0},
+            {"modality": False},
+            {"modality": []},
             {"ttl_seconds": 0},
             {"ttl_seconds": -1},
             {"ttl_seconds": 1.5},
+            {"ttl_seconds": 0.0},
             {"ttl_seconds": True},
             {"ttl_seconds": "60"},
             {"dynamic_variables": []},
