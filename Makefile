@@ -26,7 +26,7 @@ if [ -z "$${python:-}" ]; then \
 fi
 endef
 
-.PHONY: help run example test ci lint type fmt golden clients attack chaos prometheus browser \
+.PHONY: help run example test heavy ci lint type fmt golden clients attack chaos prometheus browser \
 	second-python bench certify fuzz load
 
 help: ## Show this list.
@@ -38,8 +38,13 @@ run: $(VENV)/.runtime ## Start the gateway with a small language model on 127.0.
 example: $(VENV)/.runtime ## Ask the gateway once in each dialect and show the answers' bytes.
 	@$(PY) -m tests.example
 
-test: $(VENV)/.development ## Run every test (ARGS="..." goes to pytest).
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(ARGS)
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+
+test: $(VENV)/.development ## Run the tests but the heavy ones (ARGS="..." goes to pytest).
+	@$(PYTEST) -m "not heavy" $(ARGS)
+
+heavy: $(VENV)/.development ## Run the heavy tests: killed processes, clocks, whole catalogues.
+	@$(PYTEST) -m heavy $(ARGS)
 
 lint: $(VENV)/.development ## Check style, format and who imports whom.
 	@$(PY) -m ruff check .
@@ -92,7 +97,7 @@ second-python: $(VENV)/.development ## Run unit and serving tests on another Pyt
 # Steps go on after a failure, so one run shows all of them; the last line counts them.
 ci: ## All of it; Debian and npm packages are installed only when CI=true.
 	@began=$$(date +%s); good=0; bad=0; failed=; \
-	for step in lint type test clients attack prometheus browser second-python; do \
+	for step in lint type test heavy clients attack prometheus browser second-python; do \
 	  printf '\n===== %s (after %s s) =====\n' "$$step" "$$(( $$(date +%s) - began ))"; \
 	  if $(MAKE) --no-print-directory "$$step"; then good=$$((good + 1)); \
 	  else bad=$$((bad + 1)); failed="$$failed $$step"; fi; \

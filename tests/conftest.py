@@ -1,6 +1,8 @@
 """Settings that every test shares, and who runs beside whom."""
 
 import os
+from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -11,13 +13,39 @@ settings.register_profile("long", settings.get_profile("gateway"), max_examples=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 
 
+# Processes that are killed, clocks that have to run out, catalogues over every dialect: `make
+# heavy` runs these, `make test` the rest.
+HEAVY: Final = (
+    "certify/test_faults.py",
+    "certify/test_sockets.py",
+    "conversations/test_commands.py",
+    "e2e/test_described_routes.py",
+    "e2e/test_outside_judge.py",
+    "e2e/test_shared_conversations.py",
+    "e2e/test_shared_limits.py",
+    "e2e/test_store_faults.py",
+    "e2e/test_targets.py",
+    "e2e/test_tenancy.py",
+    "e2e/test_upstream_catalogue.py",
+    "serving/test_http2_clocks.py",
+    "serving/test_supervisor.py",
+    "serving/test_supervisor_faults.py",
+    "stores/test_turns.py",
+    "upstreams/test_embedded.py",
+    "upstreams/test_model_server.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker for a file's tests, and one for all that compute with the language model.
 
     The model needs every core that it is given, so two of them at once would make both late; they
     begin first because they take longest.
     """
+    here = Path(__file__).parent
     items.sort(key=lambda item: item.get_closest_marker("model") is None)
     for item in items:
         model = item.get_closest_marker("model") is not None
         item.add_marker(pytest.mark.xdist_group("model" if model else item.path.as_posix()))
+        if item.path.relative_to(here).as_posix() in HEAVY:
+            item.add_marker(pytest.mark.heavy)

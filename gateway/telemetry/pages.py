@@ -1,7 +1,7 @@
 """Scrapes: the text of a registry's metrics, rendered off the event loop.
 
 Text formats: Prometheus 0.0.4 and OpenMetrics 1.0, whichever `Accept` asks for. A page is rendered
-in a thread of its own, one at a time, and served again for a second.
+in a thread of its own, one at a time, and served again for a quarter of a second.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-_FRESH_S: Final = 1.0
+_FRESH_S: Final = 0.25
 _PAGES: Final = 4
 
 
@@ -43,7 +43,7 @@ class Pages:
         return page.content_type, page.body
 
     async def scrape(self, accept: str) -> tuple[str, bytes]:
-        """As `render`, off the event loop and at most a second old."""
+        """As `render`, off the event loop and at most a quarter of a second old."""
         content_type = _encoder(accept)[1]
         async with self._rendering:
             page = self._pages.get(content_type)

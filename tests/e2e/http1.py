@@ -36,7 +36,8 @@ class H1:
 
     async def send(self, request: Request) -> "H1Exchange":
         """Sends a request whole, with a declared length where it has a body."""
-        return await self.send_bytes(self.head_of(request) + request.body)
+        await self.write(self.head_of(request) + request.body)
+        return H1Exchange(self, request.method)
 
     async def send_bytes(self, data: bytes) -> "H1Exchange":
         """Sends bytes that are a request, or the beginning of one."""
@@ -76,9 +77,10 @@ class H1:
 class H1Exchange:
     """One request on an HTTP/1.1 connection."""
 
-    def __init__(self, connection: H1) -> None:
+    def __init__(self, connection: H1, method: str = "GET") -> None:
         self.connection = connection
         self.answer = Answer()
+        self._method = method
         self._left: int | None = None  # bytes of a body with a declared length
         self._chunked = False
 
@@ -93,7 +95,7 @@ class H1Exchange:
         answer = self.answer
         if answer.header("transfer-encoding") == "chunked":
             self._chunked = True
-        elif answer.status in {204, 304}:
+        elif answer.status in {204, 304} or self._method == "HEAD":
             self._left = 0
         elif length := answer.header("content-length"):
             self._left = int(length)
