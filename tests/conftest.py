@@ -20,6 +20,7 @@ HEAVY: Final = (
     "certify/test_sockets.py",
     "conversations/test_commands.py",
     "e2e/test_described_routes.py",
+    "e2e/test_keep_alive.py",
     "e2e/test_outside_judge.py",
     "e2e/test_shared_conversations.py",
     "e2e/test_shared_limits.py",
@@ -30,7 +31,10 @@ HEAVY: Final = (
     "serving/test_http2_clocks.py",
     "serving/test_supervisor.py",
     "serving/test_supervisor_faults.py",
+    "serving/test_tls.py",
+    "stores/test_sharing.py",
     "stores/test_turns.py",
+    "stores/test_valkey.py",
     "upstreams/test_embedded.py",
     "upstreams/test_model_server.py",
 )
