@@ -43,8 +43,10 @@ PYTEST := $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --duratio
 test: $(VENV)/.development ## Run the tests but the heavy ones (ARGS="..." goes to pytest).
 	@$(PYTEST) -m "not heavy" $(ARGS)
 
+# What failed is tried once more alone: a machine that was held up makes clocks run out.
 heavy: $(VENV)/.development ## Run the heavy tests: killed processes, clocks, whole catalogues.
-	@$(PYTEST) -m heavy $(ARGS)
+	@$(PYTEST) -m heavy $(ARGS) || \
+	  { echo '== once more, alone: what failed'; $(PY) -m pytest -m heavy --last-failed --last-failed-no-failures none $(ARGS); }
 
 lint: $(VENV)/.development ## Check style, format and who imports whom.
 	@$(PY) -m ruff check .
