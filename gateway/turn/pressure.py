@@ -1,6 +1,6 @@
 """Sheds requests when the event loop cannot keep up, the greediest tenants' first.
 
-A timer measures how late it comes and how busy its thread was meanwhile. While it has been late
+A timer measures how late it comes and how busy its process was meanwhile. While it has been late
 by more than `LATE_S` for half a second, of its own doing, each tick lets fewer requests in than
 came in the one before; a tenant that asks for no more than its even share of them is let in
 always. Once the timer is on time the share grows back. Refusing costs a fraction of a turn, so
@@ -20,7 +20,7 @@ TICK_S: Final = 0.1
 LATE_S: Final = 0.05
 _LATE_TICKS: Final = 4
 # Below that it is another process that keeps the loop from running: shedding would not help.
-_BUSY: Final = 0.6
+_BUSY: Final = 0.8
 _LEAST: Final = 0.05
 _LEAST_REQUESTS: Final = 5.0
 _CUT: Final = 0.8
@@ -47,7 +47,7 @@ class Pressure:
             raise Overloaded("the event loop is late", retry_after=1)
 
     def tick(self, late_s: float, busy: float) -> None:
-        """The next tick begins: the timer was `late_s` late, its thread at work for the part
+        """The next tick begins: the timer was `late_s` late, its process at work for the part
         `busy` of the time."""
         self.lag_s = late_s
         if late_s > LATE_S and busy > _BUSY:
@@ -70,11 +70,11 @@ class Pressure:
         """Measures the running loop until the end of the block."""
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
-        began, worked = loop.time(), time.thread_time()
+        began, worked = loop.time(), time.process_time()
 
         def due() -> None:
             nonlocal timer, began, worked
-            now, work = loop.time(), time.thread_time()
+            now, work = loop.time(), time.process_time()
             passed = now - began
             self.tick(passed - TICK_S, (work - worked) / passed if passed > 0 else 0.0)
             began, worked = now, work
