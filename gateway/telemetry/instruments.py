@@ -5,6 +5,7 @@ first asked for and keeps its cells. May be used from any thread.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, MutableSequence
@@ -67,7 +68,7 @@ class Distribution:
 C = TypeVar("C", Number, Distribution)
 
 
-class _Instrument(Generic[C]):
+class _Instrument(ABC, Generic[C]):
     """A family and its children by label values."""
 
     def __init__(self, family: Family, board: Scoreboard) -> None:
@@ -99,8 +100,9 @@ class _Instrument(Generic[C]):
             return self._made(array("d", bytes(8 * family.cells)), 0)
         return self._made(self._board.cells, at)
 
+    @abstractmethod
     def _made(self, cells: "MutableSequence[float] | memoryview[float]", at: int) -> C:
-        raise NotImplementedError
+        """A child whose numbers begin at `at`."""
 
 
 class Counter(_Instrument[Number]):
