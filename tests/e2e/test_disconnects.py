@@ -137,3 +137,19 @@ async def test_a_turn_that_is_to_finish_finishes_without_its_client(
     world.reply("Again")
     await world.ask(WIDGET, "Go on", conversation=conversation, tenant="patient")
     assert ("assistant", "I was saying more") in world.last_messages()
+
+
+async def test_what_is_generated_after_a_client_left_is_counted_as_undelivered(
+    world: World,
+) -> None:
+    name = "chatgw_undelivered_deltas_total"
+    gateway = world.gateway
+    before = await gateway.total(name, dialect="widget")
+    gate = world.reply_in_two("First", " second")
+    async with world.asking(WIDGET, "Hello", tenant="patient") as exchange:
+        await exchange.part()
+        await exchange.vanish()
+        await asyncio.sleep(0.3)
+        gate.set()
+        await world.upstream_is_alone()
+    await gateway.eventually(name, before + 1, dialect="widget")
