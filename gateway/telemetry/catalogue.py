@@ -91,7 +91,7 @@ LIMITED: Final = Family(
     "chatgw_limited_total",
     "counter",
     ("limit",),
-    "Requests that were refused because of this limit of a tenant, a key or a visitor.",
+    "Requests that were refused because of this limit of a tenant, a key or a visitor's address.",
 )
 UNCHECKED: Final = Family(
     "chatgw_limits_unchecked_total",

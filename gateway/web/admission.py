@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from gateway.access.credentials import extract
 from gateway.access.limits import Limits
+from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
-from gateway.errors import Forbidden
+from gateway.errors import Forbidden, Unauthorized
 from gateway.messages import Principal, RequestHead
 from gateway.ports import Authenticator, CredentialSource
 from gateway.web.cors import Cors
@@ -16,11 +17,17 @@ class Admission:
     """The checks that chat routes and endpoints have in common; `now` reads epoch seconds."""
 
     def __init__(
-        self, cors: Cors, limits: Limits, visitors: Visitors, now: Callable[[], float]
+        self,
+        cors: Cors,
+        limits: Limits,
+        visitors: Visitors,
+        strangers: Strangers,
+        now: Callable[[], float],
     ) -> None:
         self._cors = cors
         self._limits = limits
         self._visitors = visitors
+        self._strangers = strangers
         self._now = now
 
     def recognise(
@@ -30,8 +37,16 @@ class Admission:
         credentials: tuple[CredentialSource, ...],
         authenticator: Authenticator,
     ) -> Principal:
-        """Who asks, from a page that may. Raises `BadRequest`, `Unauthorized`, `Forbidden`."""
-        principal = self.identify(request.head, dialect, credentials, authenticator)
+        """Who asks, from a page that may.
+
+        Raises `BadRequest`, `Unauthorized`, `Forbidden`, `MailboxNotFound`, and `RateLimited` for
+        one wrong credential too many.
+        """
+        try:
+            principal = self.identify(request.head, dialect, credentials, authenticator)
+        except Unauthorized:
+            self.count_stranger(request)
+            raise
         request.tenant, request.key = principal.tenant, principal.key
         self.check_origin(request.head, dialect, principal.tenant)
         return principal
@@ -46,6 +61,10 @@ class Admission:
         """Who asks. Raises `BadRequest`, `Unauthorized`, `Forbidden`, `MailboxNotFound`."""
         credential = extract(head, credentials)
         return authenticator.authenticate(credential, dialect, now=self._now())
+
+    def count_stranger(self, request: Request) -> None:
+        """Counts a request whose credential is wrong. Raises `RateLimited` for one too many."""
+        self._strangers.count(self.visitor(request.head, request.exchange.client))
 
     def check_origin(self, head: RequestHead, dialect: str, tenant: str) -> None:
         """Raises `Forbidden` for a page of an origin that the tenant does not list."""

@@ -76,7 +76,9 @@ class App:
         self._operators = operators
         self._recorder = recorder
         self._new_request_id = new_request_id
-        self._admission = Admission(services.cors, services.limits, services.visitors, services.now)
+        self._admission = Admission(
+            services.cors, services.limits, services.visitors, services.strangers, services.now
+        )
         self._chat = Chat(services, self._admission)
         self._limits = ExchangeLimits(services.bounds.body_bytes, services.bounds.body_s)
         routes: list[tuple[Route, str, Target]] = []
@@ -171,7 +173,10 @@ class App:
     async def _ask_openly(self, request: Request, endpoint: OpenEndpoint) -> None:
         body = await request.exchange.body()
         admit = partial(self._admission.admit_tenant, request, endpoint.dialect)
-        await self._tell(request, await endpoint.answer(request.head, body, admit))
+        reply = await endpoint.answer(request.head, body, admit)
+        if reply.refused == "unauthorized":
+            self._admission.count_stranger(request)
+        await self._tell(request, reply)
 
     async def _tell(self, request: Request, reply: Reply) -> None:
         if reply.refused is not None:

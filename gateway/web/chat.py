@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from gateway.access.limits import Held, Limits
+from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.errors import Conflict, ConversationBusy, Overloaded
 from gateway.messages import (
@@ -84,6 +85,7 @@ class Services:
     cors: Cors
     limits: Limits
     visitors: Visitors
+    strangers: Strangers
     turns: RunningTurns
     pressure: Pressure
     seats: Seats

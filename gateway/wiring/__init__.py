@@ -12,6 +12,7 @@ from gateway import openapi
 from gateway.access.claims import Ledger
 from gateway.access.limits import Limits
 from gateway.access.session_tokens import SessionTokens
+from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
 from gateway.ports import (
@@ -170,6 +171,7 @@ def _services(
         cors=access.cors(settings),
         limits=allowances,
         visitors=Visitors(settings.server.trusted_proxies),
+        strangers=Strangers(metrics, workers=settings.server.workers),
         turns=turns,
         pressure=pressure,
         seats=Seats(store, ConversationLocks()),

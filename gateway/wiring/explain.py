@@ -5,6 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from gateway.access.claims import LimitName
+from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
 from gateway.ports import ConversationStore
@@ -47,7 +48,7 @@ def explainer(settings: Settings) -> Explainer:
         name: tuple(f"{it}: {_place(settings.upstreams[it])}" for it in agent.upstreams)
         for name, agent in settings.agents.items()
     }
-    admission = Admission(access.cors(settings), limits, visitors, time)
+    admission = Admission(access.cors(settings), limits, visitors, Strangers(_NOBODY), time)
     return Explainer([*chats, *others], admission, limits, upstreams)
 
 
