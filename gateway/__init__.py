@@ -1,6 +1,6 @@
 """A reverse proxy that lets clients of four chat services talk to any LLM.
 
-Read `events.py`, `grammar.py` and `ports.py` first: they are the whole vocabulary.
+Read `events.py`, `grammar.py` and `ports/` first: they are the whole vocabulary.
 """
 
 from typing import Final

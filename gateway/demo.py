@@ -23,7 +23,7 @@ from gateway.access.keys import hash_key, new_key
 from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import Conflict, NotFound
 from gateway.messages import ConversationKey
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.settings import (
     DialectName,
     DialectSettings,

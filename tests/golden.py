@@ -19,7 +19,7 @@ from gateway.dialects.widget import Widget
 from gateway.errors import GatewayError
 from gateway.events import CitationFound, TurnEvent, TurnFailed
 from gateway.messages import DialectOptions, TurnContext, Usage
-from gateway.ports import Dialect, Encoder
+from gateway.ports.codecs import Dialect, Encoder
 from gateway.readers import Reader, helper, hyperleap, hyponema, widget
 
 FOLDER: Final = Path(__file__).parent / "transcripts"

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import BadRequest, Unauthorized
 from gateway.messages import RequestHead
-from gateway.ports import CredentialSource
+from gateway.ports.routes import CredentialSource
 
 # Visible ASCII. Longer than any key or token can be.
 _CREDENTIAL: Final = re.compile(r"[!-~]{1,8192}")

@@ -26,7 +26,8 @@ from gateway.certify.upstream import tale
 from gateway.certify.wires import WIRES, Wire
 from gateway.chat import Target
 from gateway.messages import ConversationKey
-from gateway.ports import ConversationStore, Decoder
+from gateway.ports.codecs import Decoder
+from gateway.ports.conversations import ConversationStore
 from gateway.serving.listeners import serve
 from gateway.transport.asgi import Message, Receive, Send
 from gateway.turn.registry import RunningTurns

@@ -20,7 +20,7 @@ from gateway.certify.truth import Truth
 from gateway.certify.upstream import Tale, tale
 from gateway.certify.wires import Wire
 from gateway.errors import Truncated
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
 

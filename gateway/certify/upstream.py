@@ -17,7 +17,7 @@ from gateway.events import (
     ToolCallStarted,
 )
 from gateway.messages import Price, Prompt
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 
 # A decoder that neither finishes nor fails at its end would be asked for ever.
 _ASKED_AT_THE_END: Final = 4

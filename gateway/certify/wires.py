@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.dialects import Helper, Hyperleap, Hyponema, Widget
 from gateway.messages import DialectOptions
-from gateway.ports import Dialect
+from gateway.ports.codecs import Dialect
 from gateway.readers import Reader, helper, hyperleap, hyponema, widget
 
 _PLAIN: Final = DialectOptions()

@@ -18,7 +18,7 @@ from gateway.conversations.lines import (
 )
 from gateway.errors import Conflict, NotFound
 from gateway.messages import Conversation, ConversationKey, Message
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 
 _PAGE: Final = 200
 _TOGETHER: Final = 64

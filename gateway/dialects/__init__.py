@@ -6,7 +6,7 @@ from gateway.dialects.helper import Helper
 from gateway.dialects.hyperleap import Hyperleap
 from gateway.dialects.hyponema import Hyponema
 from gateway.dialects.widget import Widget
-from gateway.ports import Dialect
+from gateway.ports.codecs import Dialect
 
 DIALECTS: Final[tuple[Dialect, ...]] = (Hyponema(), Hyperleap(), Widget(), Helper())
 

@@ -30,7 +30,8 @@ from gateway.messages import (
     RequestHead,
     TurnContext,
 )
-from gateway.ports import ConflictRule, CredentialSource, Encoder, Route
+from gateway.ports.codecs import ConflictRule, Encoder
+from gateway.ports.routes import CredentialSource, Route
 from gateway.replies import error_reply, http_text, row
 from gateway.requests import (
     CLIENT_ID,

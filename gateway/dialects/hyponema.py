@@ -36,7 +36,8 @@ from gateway.events import (
 from gateway.framing import events_out
 from gateway.framing.asciijson import dumps, json_or_string, quote
 from gateway.messages import ChatRequest, DialectOptions, Reply, RequestHead, TurnContext
-from gateway.ports import ConflictRule, CredentialSource, Encoder, Route
+from gateway.ports.codecs import ConflictRule, Encoder
+from gateway.ports.routes import CredentialSource, Route
 from gateway.replies import TEXTS, error_reply, http_text, row
 from gateway.requests import (
     bad_field,

@@ -22,7 +22,8 @@ from gateway.neighbours.hyperleap import (
 )
 from gateway.neighbours.hyponema import HyponemaEnd, HyponemaSession, HyponemaStart
 from gateway.neighbours.widget import WidgetAdminOff, WidgetHealth, WidgetList, WidgetThread
-from gateway.ports import Authenticator, ConversationStore, Endpoint, OpenEndpoint
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Authenticator, Endpoint, OpenEndpoint
 
 __all__ = ["keyed_endpoints", "open_endpoints"]
 

@@ -27,7 +27,8 @@ from gateway.access.session_tokens import DIALECT
 from gateway.errors import NotFound
 from gateway.messages import Conversation, ConversationKey, Message, Principal, Reply, RequestHead
 from gateway.neighbours.thread import newest
-from gateway.ports import Admit, Authenticator, ConversationStore, CredentialSource, Route
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Admit, Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
 from gateway.requests import (
     CLIENT_ID,

@@ -21,7 +21,7 @@ from typing import Final
 from gateway.access.session_tokens import ANONYMOUS, DIALECT, SessionTokens, is_email
 from gateway.errors import BadRequest, MailboxNotFound, Unauthorized
 from gateway.messages import Reply, RequestHead
-from gateway.ports import Admit, Route
+from gateway.ports.routes import Admit, Route
 from gateway.replies import json_reply
 from gateway.requests import (
     bad_field,

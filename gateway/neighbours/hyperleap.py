@@ -29,7 +29,8 @@ from gateway.messages import (
 )
 from gateway.neighbours.thread import newest
 from gateway.neighbours.variables import json_object, json_values
-from gateway.ports import Authenticator, ConversationStore, CredentialSource, Route
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
 from gateway.requests import (
     bad_field,

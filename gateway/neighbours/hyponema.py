@@ -28,7 +28,8 @@ from gateway.messages import (
     Terms,
 )
 from gateway.neighbours.variables import text_values
-from gateway.ports import Authenticator, ConversationStore, CredentialSource, Route
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
 from gateway.requests import (
     bad_field,

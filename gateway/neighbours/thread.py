@@ -7,7 +7,7 @@ and read from the store in parts.
 from typing import Final
 
 from gateway.messages import Conversation, Message
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 
 _TOGETHER: Final = 50
 

@@ -18,7 +18,8 @@ from typing import Final
 from gateway.errors import BadRequest, ErrorKind, NotFound
 from gateway.messages import Conversation, Message, Principal, Reply, RequestHead
 from gateway.neighbours.thread import newest
-from gateway.ports import Admit, Authenticator, ConversationStore, CredentialSource, Route
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Admit, Authenticator, CredentialSource, Route
 from gateway.replies import json_reply
 from gateway.requests import query_value
 

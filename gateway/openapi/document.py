@@ -17,7 +17,7 @@ from gateway.errors import GatewayError, HttpError
 from gateway.messages import Reply
 from gateway.openapi import helper, hyperleap, hyponema, probes, widget
 from gateway.openapi.parts import JSON, Answer, Operation, Schema, Section, ref
-from gateway.ports import CredentialSource
+from gateway.ports.routes import CredentialSource
 from gateway.requests import MAX_DEPTH
 
 _SECTIONS: Final = (

@@ -47,7 +47,7 @@ from gateway.openapi.parts import (
     text,
 )
 from gateway.openapi.samples import streams
-from gateway.ports import Route
+from gateway.ports.routes import Route
 
 _ITEMS: Final = """\
 The reply as items of one schema. `choice.message.content` is text to append. The first item has no

@@ -28,7 +28,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.messages import Reply
-from gateway.ports import CredentialSource, Route
+from gateway.ports.routes import CredentialSource, Route
 from gateway.requests import CLIENT_ID
 from gateway.turn.idempotency import HEADER as IDEMPOTENCY_KEY
 from gateway.turn.idempotency import MAX_KEY

@@ -3,7 +3,7 @@
 from typing import Final
 
 from gateway.openapi.parts import JSON, STRING, Answer, Content, Operation, Section, query, record
-from gateway.ports import Route
+from gateway.ports.routes import Route
 
 _PLAIN: Final = "text/plain"
 _VERBOSE: Final = query("verbose", STRING, "Whatever its value: lists the checks.")

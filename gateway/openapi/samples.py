@@ -17,7 +17,7 @@ from gateway.events import (
     TurnStarted,
 )
 from gateway.messages import TurnContext, Usage
-from gateway.ports import Dialect
+from gateway.ports.codecs import Dialect
 
 _CALL: Final = "call_1"
 _TOOL: Final = "track_order"

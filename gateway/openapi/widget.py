@@ -37,7 +37,7 @@ from gateway.openapi.parts import (
     text,
 )
 from gateway.openapi.samples import streams
-from gateway.ports import Route
+from gateway.ports.routes import Route
 
 _STREAM: Final = """\
 One JSON object to a line. `start` comes first; `token` has text to append. The last one is `done`

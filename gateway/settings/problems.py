@@ -11,8 +11,9 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.settings.model import NAME_PATTERN, Settings
+from gateway.settings.model import Settings
 from gateway.settings.shape import SECTION, Path, aliases, shape_at
+from gateway.settings.values import NAME_PATTERN
 
 _SIMPLE: Final[Mapping[str, str]] = {
     "missing": "is required",

@@ -30,7 +30,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.messages import Price, Prompt
-from gateway.ports import ModelStream
+from gateway.ports.turns import ModelStream
 from gateway.transport.breaker import Balancer, Place, Target
 
 _log: Final = structlog.get_logger("gateway.balance")

@@ -37,7 +37,7 @@ from gateway.errors import (
 )
 from gateway.events import ModelEvent, ModelFinished
 from gateway.messages import Headers, Prompt, UpstreamRequest
-from gateway.ports import Decoder, Upstream
+from gateway.ports.codecs import Decoder, Upstream
 
 STREAM_BYTES: Final = 4 * 1024 * 1024
 

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.events import TurnEvent, TurnStarted
 from gateway.grammar import Grammar
 from gateway.messages import Reply
-from gateway.ports import Encoder
+from gateway.ports.codecs import Encoder
 from gateway.transport.asgi import Exchange
 from gateway.turn.watch import NEVER, Watch
 

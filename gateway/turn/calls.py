@@ -16,7 +16,7 @@ import structlog
 from gateway.errors import Cancelled, ContextLength, GatewayError, Internal, UpstreamTimeout
 from gateway.events import ModelEvent
 from gateway.messages import Prompt
-from gateway.ports import Model, ModelCall, ModelStream
+from gateway.ports.turns import Model, ModelCall, ModelStream
 from gateway.turn.plan import TurnPlan
 from gateway.turn.prompt import Exchange, fit
 from gateway.turn.reply import generated

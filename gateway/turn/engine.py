@@ -30,7 +30,7 @@ from gateway.events import (
     TurnFinished,
 )
 from gateway.messages import KeptCall, MessageStatus
-from gateway.ports import Downstream, ModelStream
+from gateway.ports.turns import Downstream, ModelStream
 from gateway.turn.calls import ModelCalls
 from gateway.turn.plan import TurnPlan
 from gateway.turn.reply import ReplyFold, joined

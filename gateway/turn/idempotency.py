@@ -32,7 +32,7 @@ from gateway.events import (
     TurnFinished,
 )
 from gateway.messages import Headers, Once, Principal, TurnContext, Usage
-from gateway.ports import Downstream
+from gateway.ports.turns import Downstream
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import Watch
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.messages import PromptMessage
-from gateway.ports import Model
+from gateway.ports.turns import Model
 from gateway.turn.prompt import Exchange
 
 

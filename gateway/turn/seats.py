@@ -17,7 +17,7 @@ import structlog
 
 from gateway.errors import ConversationBusy, GatewayError
 from gateway.messages import Conversation, ConversationKey, Lease, Leased, Message, Recorded
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.turn.locks import ConversationLocks, Hold
 
 _log: Final = structlog.get_logger("gateway.turn")

@@ -33,7 +33,7 @@ from gateway.events import (
 )
 from gateway.framing.surrogates import SurrogateJoiner, clean
 from gateway.messages import Headers, Prompt, UpstreamRequest, Usage
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 from gateway.upstreams.faults import error_member, fault, retry_after
 from gateway.upstreams.toolcalls import ToolCalls
 from gateway.upstreams.wire import decoder_for, encode_body, parse

@@ -14,7 +14,7 @@ import orjson
 from gateway.errors import GatewayError, Truncated, UpstreamProtocolError
 from gateway.events import ModelEvent
 from gateway.framing.sse import SseReader
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 from gateway.upstreams.faults import identifier
 
 MAX_BODY: Final = 4 * 1024 * 1024

@@ -8,7 +8,7 @@ from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.errors import Forbidden, Unauthorized
 from gateway.messages import Principal, RequestHead
-from gateway.ports import Authenticator, CredentialSource
+from gateway.ports.routes import Authenticator, CredentialSource
 from gateway.web.cors import Cors
 from gateway.web.request import Request
 

@@ -14,7 +14,8 @@ import structlog
 
 from gateway.errors import BadRequest, GatewayError, HttpError, Internal
 from gateway.messages import Reply, RequestHead
-from gateway.ports import Dialect, Endpoint, OpenEndpoint, Route
+from gateway.ports.codecs import Dialect
+from gateway.ports.routes import Endpoint, OpenEndpoint, Route
 from gateway.replies import error_reply, http_text
 from gateway.transport.asgi import (
     Exchange,

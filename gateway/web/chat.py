@@ -30,7 +30,9 @@ from gateway.messages import (
     Recorded,
     TurnContext,
 )
-from gateway.ports import Authenticator, ConversationStore, Dialect
+from gateway.ports.codecs import Dialect
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Authenticator
 from gateway.transport.asgi import Fields
 from gateway.transport.downstream import HttpDownstream
 from gateway.turn.engine import Keep, KeptReply, Turn

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from gateway.access.limits import Limits
 from gateway.errors import GatewayError
 from gateway.messages import Headers, Principal, RequestHead
-from gateway.ports import Authenticator, CredentialSource, Dialect, Route
+from gateway.ports.codecs import Dialect
+from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.web.admission import Admission
 from gateway.web.routing import Match, Router
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gateway.ports import Route
+from gateway.ports.routes import Route
 from gateway.transport.asgi import decode_segment
 
 T = TypeVar("T")

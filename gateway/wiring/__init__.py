@@ -15,10 +15,8 @@ from gateway.access.session_tokens import SessionTokens
 from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
-from gateway.ports import (
-    ConversationStore,
-    Model,
-)
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.turns import Model
 from gateway.settings import Settings
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore

@@ -8,7 +8,7 @@ from gateway.access.limits import Allowance, LimitRecorder, Limits
 from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.dialects import DIALECTS
 from gateway.messages import DialectOptions
-from gateway.ports import Authenticator
+from gateway.ports.routes import Authenticator
 from gateway.settings import Settings, TenantSettings
 from gateway.web.cors import Cors
 

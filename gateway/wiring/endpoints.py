@@ -7,7 +7,8 @@ from time import time
 from gateway.access.admin_keys import AdminKeys, AdminTenant
 from gateway.access.session_tokens import SessionTokens
 from gateway.neighbours import keyed_endpoints, open_endpoints
-from gateway.ports import Authenticator, ConversationStore, Endpoint, OpenEndpoint
+from gateway.ports.conversations import ConversationStore
+from gateway.ports.routes import Authenticator, Endpoint, OpenEndpoint
 from gateway.settings import Settings
 
 

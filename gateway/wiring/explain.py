@@ -8,8 +8,8 @@ from gateway.access.claims import LimitName
 from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.dialects import DIALECTS
-from gateway.ports import ConversationStore
-from gateway.settings import Settings, UpstreamSettings
+from gateway.ports.conversations import ConversationStore
+from gateway.settings import Settings
 from gateway.stores.ledger import MemoryLedger
 from gateway.stores.memory import MemoryStore
 from gateway.web.admission import Admission
@@ -45,14 +45,8 @@ def explainer(settings: Settings) -> Explainer:
         for it in endpoints.keyed(settings, judges, store, {})
     ]
     upstreams = {
-        name: tuple(f"{it}: {_place(settings.upstreams[it])}" for it in agent.upstreams)
+        name: tuple(f"{it}: {settings.upstreams[it].place}" for it in agent.upstreams)
         for name, agent in settings.agents.items()
     }
     admission = Admission(access.cors(settings), limits, visitors, Strangers(_NOBODY), time)
     return Explainer([*chats, *others], admission, limits, upstreams)
-
-
-def _place(upstream: UpstreamSettings) -> str:
-    if upstream.protocol == "embedded":
-        return "embedded model"
-    return f"{upstream.protocol} {upstream.model} at {upstream.base_url}"

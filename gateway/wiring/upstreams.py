@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway.messages import Price
-from gateway.ports import Model, Upstream
+from gateway.ports.codecs import Upstream
+from gateway.ports.turns import Model
 from gateway.settings import Settings, UpstreamSettings, used_upstreams
 from gateway.settings.model import EMBEDDED_MODEL_NAME
 from gateway.telemetry.metrics import ModelLabels

@@ -3,7 +3,7 @@ import pytest
 from gateway.access.credentials import extract
 from gateway.errors import BadRequest, Unauthorized
 from gateway.messages import Headers, RequestHead
-from gateway.ports import CredentialSource
+from gateway.ports.routes import CredentialSource
 
 BEARER = (CredentialSource("authorization", bearer=True),)
 HYPERLEAP = (CredentialSource("x-hl-api-key"),)

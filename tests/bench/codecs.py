@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Final
 
 from gateway.events import TextDelta, TurnStarted
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
 from tests.golden import WIRES, context

@@ -7,7 +7,7 @@ from gateway.certify.wires import WIRES, Wire
 from gateway.errors import GatewayError, Truncated
 from gateway.events import ModelEvent, TurnEvent
 from gateway.messages import ChatRequest, DialectOptions, Reply, RequestHead, TurnContext
-from gateway.ports import Decoder, Dialect, Encoder
+from gateway.ports.codecs import Decoder, Dialect, Encoder
 from gateway.upstreams.openai import OpenAI
 
 Fault = Callable[[Encoder, TurnEvent], Sequence[bytes]]

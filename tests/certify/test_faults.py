@@ -18,7 +18,7 @@ from gateway.events import (
     TurnFinished,
 )
 from gateway.messages import Usage
-from gateway.ports import Encoder
+from gateway.ports.codecs import Encoder
 from tests.certify.planted import Fault, FaultyDecoder, wire, with_fault
 
 RECORDINGS = {recording.name: recording for recording in recordings.shipped()}

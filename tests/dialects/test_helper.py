@@ -49,7 +49,7 @@ from gateway.messages import (
     StreamFormat,
     TurnContext,
 )
-from gateway.ports import Encoder
+from gateway.ports.codecs import Encoder
 
 HELPER: Final = Helper()
 TEXT: Final = {"type": "text", "text": "hi"}

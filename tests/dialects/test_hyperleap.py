@@ -29,7 +29,8 @@ from gateway.events import (
 )
 from gateway.framing.asciijson import RECORD_BYTES
 from gateway.messages import ChatRequest, DialectOptions, RequestHead, Usage
-from gateway.ports import CredentialSource, Encoder, Route
+from gateway.ports.codecs import Encoder
+from gateway.ports.routes import CredentialSource, Route
 from gateway.replies import TEXTS
 from tests.golden import REFUSAL, cases, context, error_of, load
 from tests.heads import bare_head, request_head

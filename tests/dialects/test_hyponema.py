@@ -25,7 +25,8 @@ from gateway.events import (
     TurnStarted,
 )
 from gateway.messages import ChatRequest, DialectOptions, RequestHead
-from gateway.ports import CredentialSource, Encoder, Route
+from gateway.ports.codecs import Encoder
+from gateway.ports.routes import CredentialSource, Route
 from gateway.readers.hyponema import Reader
 from gateway.replies import TEXTS
 from tests.golden import context, error_of

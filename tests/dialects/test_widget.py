@@ -21,7 +21,8 @@ from gateway.events import (
     TurnStarted,
 )
 from gateway.messages import ChatRequest, DialectOptions, RequestHead
-from gateway.ports import CredentialSource, Encoder, Route
+from gateway.ports.codecs import Encoder
+from gateway.ports.routes import CredentialSource, Route
 from tests.golden import REFUSAL, cases, context, error_of, load
 from tests.heads import bare_head, request_head
 

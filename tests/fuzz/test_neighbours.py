@@ -10,7 +10,7 @@ from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import RequestError
 from gateway.messages import ConversationKey, Headers, Principal, Reply, RequestHead
 from gateway.neighbours import keyed_endpoints
-from gateway.ports import Endpoint
+from gateway.ports.routes import Endpoint
 from gateway.stores import MemoryStore
 from tests.fuzz.inputs import CONVERSATION, json_values
 from tests.neighbours.desk import said

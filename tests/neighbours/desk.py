@@ -4,7 +4,7 @@ import json
 from typing import Final
 
 from gateway.messages import Headers, Message, Principal, Reply, RequestHead
-from gateway.ports import Endpoint
+from gateway.ports.routes import Endpoint
 from gateway.stores.memory import MemoryStore
 
 NOW: Final = 1_790_000_000.25

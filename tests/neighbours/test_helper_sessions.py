@@ -9,7 +9,7 @@ from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import HttpError, RateLimited
 from gateway.messages import Headers, Reply, RequestHead
 from gateway.neighbours.helper_sessions import HelperSessions, random_id
-from gateway.ports import Admit
+from gateway.ports.routes import Admit
 
 NOW: Final = 1_790_000_000.25
 NOW_MS: Final = 1_790_000_000_250

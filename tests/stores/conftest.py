@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.stores import MemoryStore, SqliteStore
 from gateway.stores.leasing import LEASE_S
 from gateway.stores.valkey import ValkeyStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 
 from gateway.messages import ConversationKey, Leased, Once, Recorded
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.stores import SqliteStore
 from tests.stores.samples import KEY, ids
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Conflict, NotFound
 from gateway.messages import ConversationKey, Message, MessageStatus, Role
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from tests.stores.samples import KEY, OTHER, exchange, expected_ids, ids
 
 TEXTS = {

@@ -14,7 +14,7 @@ from gateway.messages import (
     Message,
     Terms,
 )
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from tests.stores.rig import opened
 from tests.stores.samples import KEY, OTHER, Clock, exchange, expected_ids, ids
 

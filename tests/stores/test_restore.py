@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import Conflict, NotFound
 from gateway.messages import Conversation, ConversationKey, KeptCall, Message, Terms
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from tests.stores.rig import begun
 from tests.stores.samples import KEY, OTHER, Clock, exchange
 

@@ -13,7 +13,7 @@ from gateway.errors import (
     NotOwner,
 )
 from gateway.messages import ConversationKey, KeptCall, Leased, Message, Once, Recorded
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.stores.leasing import RECORD_BYTES
 from tests.stores.rig import begin, begun, opened, sql
 from tests.stores.samples import KEY, OTHER, Clock, exchange, expected_ids, ids

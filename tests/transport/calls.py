@@ -13,7 +13,8 @@ from gateway.errors import (
 )
 from gateway.events import ModelEvent, ModelFinished, TextDelta
 from gateway.messages import Prompt, PromptMessage, Usage
-from gateway.ports import ModelStream, Upstream
+from gateway.ports.codecs import Upstream
+from gateway.ports.turns import ModelStream
 from gateway.transport.client import HttpServer
 from gateway.upstreams.openai import OpenAI
 from tests.upstream import (

@@ -20,7 +20,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.messages import Prompt, PromptMessage
-from gateway.ports import ModelStream
+from gateway.ports.turns import ModelStream
 from gateway.transport.balance import BalancedModel, Call, ModelFacts
 from gateway.transport.breaker import FAILURES, Target
 

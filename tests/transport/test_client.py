@@ -12,7 +12,7 @@ from gateway.errors import (
 )
 from gateway.events import ModelFinished
 from gateway.messages import Prompt, PromptMessage
-from gateway.ports import Upstream
+from gateway.ports.codecs import Upstream
 from gateway.transport.client import open_session
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI

@@ -7,7 +7,7 @@ from gateway.errors import GatewayError, UpstreamUnavailable
 from gateway.events import ModelEvent, TurnEvent, TurnStarted
 from gateway.grammar import Grammar
 from gateway.messages import MessageStatus, Price, Prompt, PromptMessage
-from gateway.ports import ModelStream
+from gateway.ports.turns import ModelStream
 from gateway.turn.engine import KeptReply, Turn
 from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.prompt import Exchange

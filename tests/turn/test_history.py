@@ -26,7 +26,7 @@ from gateway.events import (
     ToolReturned,
 )
 from gateway.messages import ConversationKey, KeptCall, Leased, Message, Recorded
-from gateway.ports import ConversationStore
+from gateway.ports.conversations import ConversationStore
 from gateway.stores import MemoryStore, SqliteStore
 from gateway.stores.valkey import ValkeyStore
 from gateway.turn.engine import KeptReply

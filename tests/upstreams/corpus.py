@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.certify.recordings import FOLDER
 from gateway.errors import GatewayError
 from gateway.events import ModelEvent
-from gateway.ports import Decoder
+from gateway.ports.codecs import Decoder
 
 MEANINGS = Path(__file__).parent / "streams"
 

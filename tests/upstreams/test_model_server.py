@@ -10,7 +10,7 @@ import pytest
 
 from gateway.events import ModelFinished, TextDelta
 from gateway.messages import Prompt, PromptMessage
-from gateway.ports import Upstream
+from gateway.ports.codecs import Upstream
 from gateway.transport.client import HttpServer, open_session
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.embedded import EmbeddedModel

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gateway.errors import GatewayError
 from gateway.events import ModelFinished, RoundFinished, TurnStarted
 from gateway.grammar import Grammar
-from gateway.ports import Upstream
+from gateway.ports.codecs import Upstream
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
 from tests.upstreams.corpus import Case, cases, decode, feed, single_bytes

@@ -15,7 +15,14 @@ def values() -> dict[str, object]:
     for key in expired["keys"].values():  # type: ignore[attr-defined]  # a mapping, as made above
         key["expires"] = "2020-01-01T00:00:00Z"
     return config(
-        {"main": upstream("http://127.0.0.1:9/v1"), "spare": upstream("http://127.0.0.1:8/v1")},
+        {
+            "main": upstream("http://127.0.0.1:9/v1"),
+            "spare": {
+                **upstream(""),
+                "base_url": None,
+                "targets": [{"base_url": f"http://127.0.0.1:{port}/v1"} for port in (8, 7)],
+            },
+        },
         agents={"careful": {"upstreams": ["main", "spare"]}},
         tenants={
             "acme": tenant("acme", requests_per_minute=600, tokens_per_minute=9000),
@@ -53,7 +60,10 @@ def test_a_good_request_is_served(asked: Explainer, chat: Chat) -> None:
 
 def test_the_upstreams_come_in_their_order(asked: Explainer) -> None:
     verdict = asked.explain("/chat", key_of("careful", "widget"))
-    assert [text.split(":")[0] for text in texts(verdict, "upstream")] == ["main", "spare"]
+    assert texts(verdict, "upstream") == [
+        "main: openai test-model at http://127.0.0.1:9/v1",
+        "spare: openai test-model at http://127.0.0.1:8/v1, http://127.0.0.1:7/v1",
+    ]
 
 
 def test_a_visitor_behind_a_proxy_is_not_the_proxy(asked: Explainer) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.ports import Route
+from gateway.ports.routes import Route
 from gateway.web.routing import Router
 
 ROUTER: Router[str] = Router(

@@ -1,7 +1,4 @@
-"""The commands of `gateway conversations`. Exit codes: 0 good, 2 usage or configuration, else 1.
-
-Results go to stdout, progress and problems to stderr.
-"""
+"""`gateway conversations`. Results go to stdout, progress and problems to stderr."""
 
 import asyncio
 import shutil
@@ -17,18 +14,19 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
+from gateway.cli.configuration import DIALECT, config_option, fail, load
+
 if TYPE_CHECKING:
     from gateway.conversations.transfer import Tally
     from gateway.messages import Conversation
-    from gateway.ports import ConversationStore
+    from gateway.ports.conversations import ConversationStore
 
-_DIALECTS: Final = ("hyponema", "hyperleap", "widget", "helper")
 _PROGRESS_S: Final = 1.0
 _SPOOL_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class _Stored:
     """A configuration's store, not opened yet, and what an import has to know.
 
     `missing` is the file that the store would have to make first.
@@ -40,39 +38,22 @@ class Stored:
     missing: str | None = None
 
 
-Locate = Callable[[Path | None], Stored]
-_config: Final = click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    help="Configuration file. Default: config/gateway.yaml, else built-in defaults.",
-)
 _tenant: Final = click.option("--tenant", help="Only this tenant's.")
-_dialect: Final = click.option("--dialect", type=click.Choice(_DIALECTS), help="Only this one's.")
+_dialect: Final = click.option("--dialect", type=DIALECT, help="Only this one's.")
 _one_tenant: Final = click.option("--tenant", required=True)
-_one_dialect: Final = click.option("--dialect", required=True, type=click.Choice(_DIALECTS))
+_one_dialect: Final = click.option("--dialect", required=True, type=DIALECT)
 
 
-def conversations(locate: Locate) -> click.Group:
-    """The group of commands; `locate` finds the store of a configuration file."""
-
-    @click.group()
-    @click.pass_context
-    def group(context: click.Context) -> None:
-        """List, show, export, import and delete conversations, also while gateways run."""
-        context.obj = locate
-
-    for command in (_list, _show, _export, _import, _delete):
-        group.add_command(command)
-    return group
+@click.group("conversations")
+def command() -> None:
+    """List, show, export, import and delete conversations, also while gateways run."""
 
 
-@click.command("list")
-@_config
+@command.command("list")
+@config_option
 @_tenant
 @_dialect
-@click.pass_obj
-def _list(locate: Locate, file: Path | None, tenant: str | None, dialect: str | None) -> None:
+def _list(file: Path | None, tenant: str | None, dialect: str | None) -> None:
     """List conversations: whose they are, how long, when last written to. No text is shown."""
     from gateway.conversations.lines import time_text
     from gateway.conversations.transfer import Chosen, each
@@ -83,16 +64,15 @@ def _list(locate: Locate, file: Path | None, tenant: str | None, dialect: str | 
             cells = (*one.key, one.length, one.status, time_text(one.updated_at))
             click.echo("\t".join(map(str, cells)))
 
-    _with_store(locate(file), show)
+    _with_store(_stored(file), show)
 
 
-@click.command("show")
-@_config
+@command.command("show")
+@config_option
 @_one_tenant
 @_one_dialect
 @click.argument("id")
-@click.pass_obj
-def _show(locate: Locate, file: Path | None, tenant: str, dialect: str, id: str) -> None:  # noqa: A002
+def _show(file: Path | None, tenant: str, dialect: str, id: str) -> None:
     """Show one conversation with all its messages."""
     from gateway.conversations.transfer import described, messages_of
     from gateway.messages import ConversationKey
@@ -104,18 +84,15 @@ def _show(locate: Locate, file: Path | None, tenant: str, dialect: str, id: str)
         for line in described(about, await messages_of(store, key)):
             click.echo(line)
 
-    _with_store(locate(file), show)
+    _with_store(_stored(file), show)
 
 
-@click.command("export")
-@_config
+@command.command("export")
+@config_option
 @_tenant
 @_dialect
 @click.argument("out", type=click.File("wb", lazy=True), default="-")
-@click.pass_obj
-def _export(
-    locate: Locate, file: Path | None, tenant: str | None, dialect: str | None, out: BinaryIO
-) -> None:
+def _export(file: Path | None, tenant: str | None, dialect: str | None, out: BinaryIO) -> None:
     """Write conversations to OUT (default: stdout), one JSON line each.
 
     README has the format. They are as sensitive as the store itself.
@@ -126,18 +103,16 @@ def _export(
         count = await export(store, Chosen(tenant, dialect), out, _Progress("exported"))
         click.echo(f"exported {count} conversations", err=True)
 
-    _with_store(locate(file), write)
+    _with_store(_stored(file), write)
 
 
-@click.command("import")
-@_config
+@command.command("import")
+@config_option
 @click.option("--tenant", help="The tenant of lines that name none.")
 @click.option("--skip-existing", is_flag=True, help="Leave out what is there already.")
 @click.option("--check", is_flag=True, help="Only judge the lines.")
 @click.argument("source", type=click.File("rb"))
-@click.pass_obj
 def _import(
-    locate: Locate,
     file: Path | None,
     tenant: str | None,
     skip_existing: bool,
@@ -151,7 +126,7 @@ def _import(
     from gateway.conversations.lines import Defaults
     from gateway.conversations.transfer import Import, bring, judge
 
-    stored = locate(file)
+    stored = _stored(file)
     now = time.time()
     how = Import(
         Defaults(tenant, now, lambda: uuid.uuid4().hex),
@@ -177,16 +152,14 @@ def _import(
     sys.exit(1 if how.tally.problems else 0)
 
 
-@click.command("delete")
-@_config
+@command.command("delete")
+@config_option
 @_one_tenant
 @_one_dialect
 @click.option("--all", "everything", is_flag=True, help="All of this tenant and dialect.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.pass_obj
 def _delete(
-    locate: Locate,
     file: Path | None,
     tenant: str,
     dialect: str,
@@ -201,7 +174,7 @@ def _delete(
 
     if everything == bool(ids):
         raise click.UsageError("give ids, or --all")
-    stored = locate(file)
+    stored = _stored(file)
     count = "all" if everything else len(ids)
     what = f"{count} of {tenant}'s {dialect} conversations"
     if not yes:
@@ -227,8 +200,21 @@ def _delete(
     sys.exit(1 if missing and ids else 0)
 
 
+def _stored(file: Path | None) -> _Stored:
+    settings = load(file)
+    scheme, _, path = settings.store.url.partition(":")
+    if scheme == "memory":
+        fail("store.url is memory:, which a gateway keeps to itself: nothing to look into")
+    from gateway.wiring import store_of
+
+    missing = path if scheme == "sqlite" and not Path(path).exists() else None
+    days = settings.store.retention_days
+    store, _ = store_of(settings)
+    return _Stored(store, tuple(settings.tenants), days, missing)
+
+
 def _with_store(
-    stored: Stored,
+    stored: _Stored,
     work: "Callable[[ConversationStore], Awaitable[None]]",
     *,
     make: bool = False,

@@ -1,0 +1,29 @@
+"""`gateway explain`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gateway.cli.configuration import LABEL_WIDTH, config_option, load
+
+
+@click.command("explain")
+@config_option
+@click.option("--key", required=True, help="The key or session token; - reads it from a prompt.")
+@click.option("--route", required=True, metavar='"[METHOD] PATH"', help='As "POST /chat".')
+@click.option("--origin", help="The page's origin.")
+@click.option("--client", help="The address that the request comes from.")
+def command(
+    file: Path | None, key: str, route: str, origin: str | None, client: str | None
+) -> None:
+    """Say who would serve a request and within which limits, or why nobody would."""
+    from gateway.wiring.explain import explainer
+
+    settings = load(file)
+    if key == "-":
+        key = click.prompt("Key", hide_input=True, err=True)
+    verdict = explainer(settings).explain(route, key, origin=origin, client=client)
+    for label, text in verdict.rows:
+        click.echo(f"{label:<{LABEL_WIDTH}} {text}")
+    sys.exit(0 if verdict.served else 1)

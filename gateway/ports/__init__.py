@@ -1,0 +1,1 @@
+"""The Protocols between the parts. Only `wiring/` knows who implements them."""

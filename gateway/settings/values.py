@@ -1,0 +1,187 @@
+"""Single values as types: text, numbers and secrets that are judged on their own.
+
+A complaint says what to write instead, and repeats nothing that may hold a secret.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
+_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_MIN_SECRET_BYTES: Final = 32
+_DAY_S: Final = 86_400
+
+
+def _bind(value: str) -> str:
+    match = _BIND.fullmatch(value)
+    if match is None or int(match["port"]) > 65_535:
+        raise ValueError(f"{value!r} is not HOST:PORT, e.g. 127.0.0.1:8080 or [::1]:8080")
+    return value
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        # Its own words quote the address, and what is malformed may be a password.
+        raise ValueError("is not an address, e.g. http://127.0.0.1:9001/v1") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// address, e.g. http://127.0.0.1:9001/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or password; use api_key or extra_headers")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with the path: a query or fragment cannot be appended to")
+    if port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    return value.rstrip("/")
+
+
+def _store_url(value: str) -> str:
+    scheme, _, rest = value.partition(":")
+    if scheme == "memory" and not rest:
+        return value
+    if scheme == "sqlite" and rest:
+        return value
+    if scheme in ("redis", "rediss", "valkey", "valkeys") and rest.startswith("//"):
+        _check_server_url(value)
+        return value
+    raise ValueError("must be memory:, sqlite:PATH, redis://… or valkey://…")
+
+
+def _check_server_url(url: str) -> None:
+    """Its text may hold a password, so no complaint repeats any of it."""
+    parts = urlsplit(url)
+    try:
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not re.fullmatch(r"(/[0-9]{0,4})?", parts.path) or parts.query or parts.fragment:
+        raise ValueError("must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/DATABASE]")
+
+
+def _host_name(value: str) -> str:
+    lower = value.lower()
+    if not _HOST.fullmatch(lower):
+        raise ValueError(f"{value!r} is not a host name; give it without scheme, port and path")
+    return lower
+
+
+def _origin(value: str) -> str:
+    if value in ("*", "null"):
+        return value
+    parts = urlsplit(value)
+    if not parts.scheme or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError(
+            f"{value!r} is not an origin; write scheme://host[:port], no slash at the end"
+        )
+    return value.lower()
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is not an address or a network, e.g. 10.0.0.0/8 or 192.0.2.1"
+        ) from None
+
+
+def _key_hash(value: SecretStr) -> SecretStr:
+    lower = value.get_secret_value().lower()
+    if not _HASH.fullmatch(lower):
+        raise ValueError(
+            "must be sha256: and 64 hexadecimal digits; `gateway keys new` makes a key and its hash"
+        )
+    return SecretStr(lower)
+
+
+def _session_secret(value: SecretStr) -> SecretStr:
+    size = len(value.get_secret_value().encode())
+    if size < _MIN_SECRET_BYTES:
+        raise ValueError(f"has {size} bytes, needs at least {_MIN_SECRET_BYTES}")
+    return value
+
+
+def _secret_text(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError("must be printable ASCII and not empty")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header name")
+    return value
+
+
+def _moment(value: object) -> object:
+    """A date is its first second, in UTC; a text is read as ISO 8601."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a date or time, e.g. 2027-01-31T00:00:00Z") from None
+    if isinstance(value, datetime):
+        if value.tzinfo is None and (value.hour, value.minute, value.second) != (0, 0, 0):
+            raise ValueError("needs a time zone, e.g. 2027-01-31T12:00:00Z")
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _json(value: Mapping[str, object]) -> Mapping[str, object]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("must hold JSON values only; put dates in quotes") from None
+    return value
+
+
+def _file(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Bind = Annotated[str, AfterValidator(_bind)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Network = Annotated[str, AfterValidator(_network)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[SecretStr, AfterValidator(_secret_text)]
+ApiSecret = Annotated[SecretStr, AfterValidator(_secret_text)]
+KeyHash = Annotated[SecretStr, AfterValidator(_key_hash)]
+SessionSecret = Annotated[SecretStr, AfterValidator(_session_secret)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Regex = Annotated[str, AfterValidator(_regex)]
+JsonObject = Annotated[Mapping[str, object], AfterValidator(_json)]
+File = Annotated[Path, BeforeValidator(_file)]
+Seconds = Annotated[float, Field(gt=0, le=_DAY_S, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=_DAY_S, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1, le=2**40)]
+Rate = Annotated[int, Field(ge=1, le=10**9)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
