@@ -123,6 +123,8 @@ class Http1Protocol:
         """Begins with the next request; False while its head has not come whole."""
         while self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]  # RFC 9112 section 2.2
+        if not self._buffer:
+            return False
         end = head_end(self._buffer, self._seen)
         if end < 0:
             self._seen = len(self._buffer)

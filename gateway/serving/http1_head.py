@@ -2,8 +2,8 @@
 
 h11 parses what passes here. It tolerates what two parsers read differently (bare line feeds, folded
 lines, a length beside a transfer coding, one length twice), and behind a proxy each of those can
-hide a second request. Heads of up to `HEAD_BYTES` get through, so that the application, whose own
-limits are lower, refuses too long ones in the words of the dialect.
+hide a second request. Heads of up to twice the application's own limits get through, so that it
+refuses those that are somewhat over in the words of the dialect.
 """
 
 import re
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 HEAD_BYTES: Final = 32_768
+BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
+"""What is no line end and may not stand in a line either."""
 
+_FIELDS: Final = 208
 _END: Final = b"\r\n\r\n"
-_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
@@ -43,7 +45,7 @@ def head_end(buffer: bytearray, seen: int) -> int:
     start = max(seen - len(_END), 0)
     found = buffer.find(_END, start, HEAD_BYTES)
     end = found + len(_END) if found >= 0 else -1
-    if _BARE.search(buffer, start, end if end >= 0 else min(len(buffer), HEAD_BYTES)):
+    if BARE.search(buffer, start, end if end >= 0 else min(len(buffer), HEAD_BYTES)):
         raise Refused(400, "line ends must be CRLF")
     if end < 0 and len(buffer) >= HEAD_BYTES:
         if b"\r\n" not in buffer[:HEAD_BYTES]:
@@ -75,6 +77,8 @@ def read_head(head: bytes) -> Head:
 
 def _fields(lines: list[bytes]) -> dict[bytes, list[bytes]]:
     """The values of each field, by its name in lower case."""
+    if len(lines) > _FIELDS:
+        raise Refused(431, "too many header fields")
     fields: dict[bytes, list[bytes]] = {}
     for line in lines:
         name, colon, value = line.partition(b":")

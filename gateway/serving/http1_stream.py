@@ -26,6 +26,7 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
+from gateway.serving.http1_chunks import be_strict
 from gateway.serving.http1_head import HEAD_BYTES, Refused, read_head
 
 _HIGH_WATER: Final = 65_536
@@ -114,6 +115,7 @@ class Http1Stream:
             raise Refused(error.error_status_hint, "the request head is malformed") from error
         if not isinstance(event, h11.Request):
             raise Refused(400, "the request head is malformed")
+        be_strict(self._h11)
         return event
 
     @property

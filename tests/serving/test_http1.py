@@ -130,6 +130,7 @@ async def test_empty_lines_before_a_request_are_passed_over() -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414),
         (GET % (b"echo", b"x: " + b"x" * 40_000 + b"\r\n"), 431),
+        (GET % (b"echo", b"a:b\r\n" * 300), 431),
     ],
 )
 async def test_a_request_that_is_refused_ends_the_connection_and_nothing_runs(
@@ -158,6 +159,10 @@ async def test_a_request_that_is_refused_ends_the_connection_and_nothing_runs(
         b"fffffffffffffffffffff\r\nx",
         b"1;" + b"x" * 40_000,
         b"1\r\nx\r\n" * 9000,
+        b"1;a\r=b\r\nx\r\n0\r\n\r\n",
+        b"1\r\nx\r\n0\r\n\n",
+        b"1\r\nx\r\n0\r\na: b\nc: d\r\n\r\n",
+        b"1\r\nx\r\n0\r\na: b\r\n folded\r\n\r\n",
     ],
 )
 async def test_a_malformed_chunk_ends_the_connection_and_the_request(framed: bytes) -> None:
@@ -331,11 +336,15 @@ async def test_a_closed_idle_connection_frees_its_descriptor_at_once() -> None:
         assert len(it.connections) == 0
 
 
-@pytest.mark.parametrize("data", [b"", GET % (b"echo", b"")])
-async def test_a_connection_without_a_request_is_closed(data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "answered"),
+    [(b"", []), (GET % (b"echo", b""), [200]), (GET % (b"echo", b"") + b"\r\n", [200])],
+    ids=["nothing", "a request", "a request and an empty line"],
+)
+async def test_a_connection_without_a_request_is_closed(data: bytes, answered: list[int]) -> None:
     async with serving(idle_s=0.3) as it:
         began = time.monotonic()
-        await it.talk(data)
+        assert statuses(await it.talk(data)) == answered
         assert time.monotonic() - began >= 0.25
 
 
