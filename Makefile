@@ -64,8 +64,9 @@ golden: $(VENV)/.development ## Write the golden transcripts anew; read them as 
 	@$(PY) -m tests.golden
 	@$(PY) -m tests.matrix
 
-bench: $(VENV)/.development ## Measure the codecs alone, and the gateway beside nginx.
+bench: $(VENV)/.development ## Measure codecs and wrong credentials alone, and the gateway beside nginx.
 	@$(PY) -m tests.bench.codecs
+	@$(PY) -m tests.bench.guesses
 	@$(PY) -m tests.bench.relay
 
 fuzz: $(VENV)/.development ## Feed parsers and codecs random input for some minutes.
