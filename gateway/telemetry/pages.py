@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-_FRESH_S: Final = 0.25
+FRESH_S: Final = 0.25
+"""For how long a page is shown again."""
 _PAGES: Final = 4
 
 
@@ -47,7 +48,7 @@ class Pages:
         content_type = _encoder(accept)[1]
         async with self._rendering:
             page = self._pages.get(content_type)
-            if page is None or monotonic() - page.rendered_at > _FRESH_S:
+            if page is None or monotonic() - page.rendered_at > FRESH_S:
                 loop = asyncio.get_running_loop()
                 page = await loop.run_in_executor(self._renderer, self._render, accept)
                 self._keep(page)

@@ -15,11 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.telemetry.pages import FRESH_S
 from tests.e2e.canaries import found_in
 from tests.e2e.http1 import H1
 from tests.e2e.wire import Address, Answer, Request, whole
@@ -29,7 +31,33 @@ START_S: Final = 30.0
 STOP_S: Final = 30.0
 WAIT_S: Final = 30.0
 
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+"""(sample name, labels) -> value."""
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One page of metrics."""
+
+    samples: Samples
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name that have these labels."""
+        wanted = set(labels.items())
+        return sum(v for (key, has), v in self.samples.items() if key == name and wanted <= has)
+
+    def by(self, name: str, label: str) -> Counter[str]:
+        """The sums of the samples of that name, by one label."""
+        sums: Counter[str] = Counter()
+        for (key, has), value in self.samples.items():
+            if key == name:
+                sums[dict(has)[label]] += int(value)
+        return sums
+
+    def since(self, before: "Scrape") -> "Scrape":
+        """By how much each sample is more than it was."""
+        was = before.samples
+        return Scrape({key: value - was.get(key, 0) for key, value in self.samples.items()})
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -58,6 +86,7 @@ class GatewayProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._outdated = 0.0
 
     @property
     def pid(self) -> int:
@@ -191,37 +220,41 @@ class GatewayProcess:
         found = re.findall(r"worker (\d+): listening, process (\d+)", answer.text)
         return {int(slot): int(process) for slot, process in found}
 
-    async def metrics(self) -> Samples:
-        """One scrape: (sample name, labels) -> value."""
+    async def metrics(self) -> Scrape:
+        """A scrape of what is counted now."""
+        await asyncio.sleep(self._outdated - time.monotonic())
         answer = await self.ask(self.admin, "/metrics")
         assert answer.status == 200
+        # Whoever asks again so soon is shown the same page.
+        self._outdated = time.monotonic() + FRESH_S
         self.leaks += found_in(answer.text)
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(answer.text)
-            for sample in family.samples
-        }
+        return Scrape(
+            {
+                (sample.name, frozenset(sample.labels.items())): sample.value
+                for family in text_string_to_metric_families(answer.text)
+                for sample in family.samples
+            }
+        )
+
+    async def settled(self) -> Scrape:
+        """A scrape in which every turn has ended that was admitted so far."""
+        return await self.eventually("chatgw_turns_in_flight", 0)
 
     async def total(self, name: str, **labels: str) -> float:
-        """The sum of the samples of that name that have these labels."""
-        wanted = set(labels.items())
-        samples = await self.metrics()
-        return sum(v for (key, has), v in samples.items() if key == name and wanted <= has)
+        """The sum of the samples of that name that have these labels, now."""
+        return (await self.metrics()).total(name, **labels)
 
     async def by(self, name: str, label: str) -> Counter[str]:
-        """The sums of the samples of that name, by one label."""
-        sums: Counter[str] = Counter()
-        for (key, has), value in (await self.metrics()).items():
-            if key == name:
-                sums[dict(has)[label]] += int(value)
-        return sums
+        """The sums of the samples of that name by one label, now."""
+        return (await self.metrics()).by(name, label)
 
-    async def eventually(self, name: str, value: float, **labels: str) -> None:
-        """Waits until the sum is `value`; fails after `WAIT_S` with what it was."""
+    async def eventually(self, name: str, value: float, **labels: str) -> Scrape:
+        """The first scrape whose sum is `value`; fails after `WAIT_S` with what it was."""
         end = time.monotonic() + WAIT_S
-        while (seen := await self.total(name, **labels)) != value:
+        while (seen := (page := await self.metrics()).total(name, **labels)) != value:
             assert time.monotonic() < end, f"{name}{labels} is {seen}, not {value}"
-            await asyncio.sleep(0.05)
+            assert seen < value or not name.endswith("_total"), f"{name}{labels} is {seen} by now"
+        return page
 
     async def logged(self, event: str, times: int = 1) -> list[dict[str, object]]:
         """Waits until there are so many log lines of that event; all of them."""

@@ -1,10 +1,9 @@
-import asyncio
 from collections import Counter
 
 import pytest
 
 from tests.e2e.routes import ALL, STREAMING, WIDGET, Chat
-from tests.e2e.wire import Exchange
+from tests.e2e.wire import shown
 from tests.e2e.world import PROTOCOLS, World, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,8 +18,7 @@ def by_id(chat: Chat) -> str:
 async def test_a_client_that_leaves_in_the_middle(world: World, chat: Chat, protocol: str) -> None:
     world.reply_in_two("First", " never")
     async with world.asking(chat, "Hello", protocol=protocol) as exchange:
-        await exchange.head()
-        await exchange.part()
+        await shown(exchange, "First")
         await exchange.vanish()
         await world.upstream_is_alone()
 
@@ -39,28 +37,24 @@ async def test_a_client_that_leaves_before_the_first_word(
 
 
 async def test_every_client_that_left_is_counted_once(world: World) -> None:
-    gateway = world.gateway
-    await gateway.eventually("chatgw_turns_in_flight", 0)
-    before = await gateway.by("chatgw_turns_total", "outcome")
+    before = await world.gateway.settled()
     for protocol in PROTOCOLS:
         for chat in STREAMING:
             world.reply_in_two("First", " never")
             async with world.asking(chat, "Hello", protocol=protocol) as exchange:
-                await exchange.part()
+                await shown(exchange, "First")
                 await exchange.vanish()
                 await world.upstream_is_alone()
     left = len(PROTOCOLS) * len(STREAMING)
-    await gateway.eventually("chatgw_turns_total", before.total() + left)
-    after = await gateway.by("chatgw_turns_total", "outcome")
-    assert after - before == Counter(client_disconnect=left)
-    assert await gateway.total("chatgw_turns_in_flight") == 0
+    grown = (await world.gateway.settled()).since(before)
+    assert grown.by("chatgw_turns_total", "outcome") == Counter(client_disconnect=left)
 
 
 async def test_a_tcp_reset_in_the_middle(world: World) -> None:
     world.reply_in_two("First", " never")
     connection = await world.h1()
     exchange = await connection.send(WIDGET.request("reset", "Hello"))
-    await exchange.part()
+    await shown(exchange, "First")
     connection.abort()
     await world.upstream_is_alone()
 
@@ -70,7 +64,7 @@ async def test_the_end_of_a_connection_ends_every_turn_on_it(world: World) -> No
     for number in range(8):
         world.reply_in_two("First", " never")
         exchange = await connection.send(WIDGET.request(f"many-{number}", "Hello"))
-        await exchange.part()
+        await shown(exchange, "First")
     await connection.close()
     await world.upstream_is_alone()
 
@@ -80,12 +74,12 @@ async def test_a_neighbour_on_the_connection_goes_on(world: World) -> None:
     try:
         gate = world.reply_in_two("First", " second")
         staying = await connection.send(WIDGET.request("staying", "Hello"))
-        await staying.part()
+        await shown(staying, "First")
         world.reply_in_two("First", " never")
         leaving = await connection.send(WIDGET.request("leaving", "Hello"))
-        await leaving.part()
+        await shown(leaving, "First")
         await leaving.vanish()
-        await asyncio.sleep(0.1)
+        await world.noticed()
         gate.set()
         while await staying.part() is not None:
             pass
@@ -103,7 +97,7 @@ async def test_what_was_shown_before_the_client_left_is_remembered(
     async with world.asking(
         WIDGET, "Hello", conversation=conversation, protocol=protocol
     ) as exchange:
-        await _until_shown(exchange, b"I was saying")
+        await shown(exchange, "I was saying")
         await exchange.vanish()
         await world.upstream_is_alone()
     world.reply("Again")
@@ -115,12 +109,6 @@ async def test_what_was_shown_before_the_client_left_is_remembered(
     ]
 
 
-async def _until_shown(exchange: Exchange, text: bytes) -> None:
-    await exchange.head()
-    while text not in exchange.answer.body:
-        assert await exchange.part() is not None
-
-
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_turn_that_is_to_finish_finishes_without_its_client(
     world: World, protocol: str
@@ -130,10 +118,10 @@ async def test_a_turn_that_is_to_finish_finishes_without_its_client(
     async with world.asking(
         WIDGET, "Hello", conversation=conversation, tenant="patient", protocol=protocol
     ) as exchange:
-        await _until_shown(exchange, b"I was saying")
+        await shown(exchange, "I was saying")
         await exchange.vanish()
         gate.set()
-        await world.gateway.eventually("chatgw_turns_in_flight", 0)
+        await world.gateway.settled()
     world.reply("Again")
     await world.ask(WIDGET, "Go on", conversation=conversation, tenant="patient")
     assert ("assistant", "I was saying more") in world.last_messages()
@@ -142,14 +130,13 @@ async def test_a_turn_that_is_to_finish_finishes_without_its_client(
 async def test_what_is_generated_after_a_client_left_is_counted_as_undelivered(
     world: World,
 ) -> None:
-    name = "chatgw_undelivered_deltas_total"
-    gateway = world.gateway
-    before = await gateway.total(name, dialect="widget")
+    before = await world.gateway.settled()
     gate = world.reply_in_two("First", " second")
     async with world.asking(WIDGET, "Hello", tenant="patient") as exchange:
-        await exchange.part()
+        await shown(exchange, "First")
         await exchange.vanish()
-        await asyncio.sleep(0.3)
+        await world.noticed()
         gate.set()
         await world.upstream_is_alone()
-    await gateway.eventually(name, before + 1, dialect="widget")
+    grown = (await world.gateway.settled()).since(before)
+    assert grown.by("chatgw_undelivered_deltas_total", "dialect") == Counter(widget=1)

@@ -9,13 +9,10 @@ import pytest_asyncio
 
 from tests.e2e.config import token_of
 from tests.e2e.routes import ALL, HELPER, HYPONEMA, MAIN, STREAMING, WIDGET, Chat
-from tests.e2e.wire import Request, whole
+from tests.e2e.wire import Request, shown, whole
 from tests.e2e.world import PROTOCOLS, World, open_world, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-# A scrape may be this old.
-_PAGE_S = 1.1
 
 
 def by_id(chat: Chat) -> str:
@@ -124,10 +121,10 @@ async def test_after_a_client_left_the_same_request_gets_what_was_shown(
     request = await request_of(world, chat)
     world.reply_in_two("First", " never")
     async with world.sending(request) as exchange:
-        await exchange.part()
+        await shown(exchange, "First")
         await exchange.vanish()
         await world.upstream_is_alone()
-    await world.gateway.eventually("chatgw_turns_in_flight", 0)
+    await world.gateway.settled()
     calls = world.calls
     again = read(chat, await world.send(request))
     assert again.text == "First"
@@ -156,21 +153,16 @@ async def test_a_failure_in_the_stream_is_replayed_with_its_end(world: World) ->
 
 
 async def test_each_request_leaves_one_metrics_record(world: World) -> None:
-    gateway = world.gateway
-    await asyncio.sleep(_PAGE_S)
-    turns, refused = (
-        await gateway.by("chatgw_turns_total", "outcome"),
-        await gateway.by("chatgw_refused_total", "kind"),
-    )
+    before = await world.gateway.settled()
     field = key()
     world.reply("Hi.")
     request = HYPONEMA.request(str(uuid.uuid4()), "Hello").plus(field)
     for _ in range(3):
         await world.send(request)
     await world.send(HYPONEMA.request(str(uuid.uuid4()), "Other").plus(field))
-    await gateway.eventually("chatgw_turns_total", turns.total() + 3)
-    assert await gateway.by("chatgw_turns_total", "outcome") - turns == Counter(ok=3)
-    assert await gateway.by("chatgw_refused_total", "kind") - refused == Counter(conflict=1)
+    grown = (await world.gateway.settled()).since(before)
+    assert grown.by("chatgw_turns_total", "outcome") == Counter(ok=3)
+    assert grown.by("chatgw_refused_total", "kind") == Counter(conflict=1)
 
 
 async def test_a_key_counts_for_its_owner_only(world: World) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ async def test_the_metrics_are_for_operators_only(world: World) -> None:
 
 
 async def test_every_family_of_the_metrics_is_there_from_the_start(world: World) -> None:
-    samples = await world.gateway.metrics()
+    samples = (await world.gateway.metrics()).samples
     for name, labels in FAMILIES.items():
         found = [set(dict(has)) for key, has in samples if key == name]
         assert found, name
@@ -72,35 +73,26 @@ async def test_every_family_of_the_metrics_is_there_from_the_start(world: World)
 
 
 async def test_every_turn_is_counted_once_with_its_tokens(world: World) -> None:
-    gateway = world.gateway
-    await gateway.eventually("chatgw_turns_in_flight", 0)
-    turns = await gateway.total("chatgw_turns_total")
-    before = [await gateway.by("chatgw_turns_total", name) for name in ("dialect", "http_version")]
-    tokens = await gateway.by("chatgw_tokens_total", "direction")
+    before = await world.gateway.settled()
     for protocol in PROTOCOLS:
         for chat in STREAMING:
             world.reply("Some", " words", usage=(11, 7))
             await world.ask(chat, "Hello", protocol=protocol)
-    await gateway.eventually("chatgw_turns_total", turns + 10)
-    after = [await gateway.by("chatgw_turns_total", name) for name in ("dialect", "http_version")]
-    assert after[0] - before[0] == Counter(hyponema=2, hyperleap=2, widget=2, helper=4)
-    assert after[1] - before[1] == Counter({"1.1": 5, "2": 5})
-    more = (await gateway.by("chatgw_tokens_total", "direction")) - tokens
-    assert more == Counter(input=110, output=70)
-    assert await gateway.total("chatgw_turns_total", outcome="ok") == turns + 10
+    grown = (await world.gateway.settled()).since(before)
+    turns = partial(grown.by, "chatgw_turns_total")
+    assert turns("dialect") == Counter(hyponema=2, hyperleap=2, widget=2, helper=4)
+    assert turns("http_version") == Counter({"1.1": 5, "2": 5})
+    assert turns("outcome") == Counter(ok=10)
+    assert grown.by("chatgw_tokens_total", "direction") == Counter(input=110, output=70)
 
 
 async def test_a_refusal_is_counted_as_no_turn(world: World) -> None:
-    gateway = world.gateway
-    await gateway.eventually("chatgw_turns_in_flight", 0)
-    turns = await gateway.total("chatgw_turns_total")
-    before = await gateway.by("chatgw_refused_total", "dialect")
+    before = await world.gateway.settled()
     for chat in MAIN:
         await world.send(chat.request("c", "Hello", credential="x"))
-    await gateway.eventually("chatgw_refused_total", before.total() + 4)
-    after = await gateway.by("chatgw_refused_total", "dialect")
-    assert after - before == Counter(dict.fromkeys(DIALECTS, 1))
-    assert await gateway.total("chatgw_turns_total") == turns
+    grown = (await world.gateway.settled()).since(before)
+    assert grown.by("chatgw_refused_total", "dialect") == Counter(dict.fromkeys(DIALECTS, 1))
+    assert grown.total("chatgw_turns_total") == 0
 
 
 @pytest.mark.parametrize("chat", STREAMING, ids=by_id)

@@ -114,6 +114,14 @@ async def parts(exchange: Exchange) -> AsyncIterator[bytes]:
         yield part
 
 
+async def shown(exchange: Exchange, text: str) -> None:
+    """Reads until this has come; the records before it may come on their own."""
+    async for _ in parts(exchange):
+        if text.encode() in exchange.answer.body:
+            return
+    raise AssertionError(f"{text!r} did not come: {exchange.answer.text}")
+
+
 async def whole(exchange: Exchange) -> Answer:
     """The answer to its end; one that is an error may tell nothing that was planted."""
     await exchange.head()

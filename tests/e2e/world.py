@@ -137,6 +137,11 @@ class World:
         said = [(entry["role"], entry["content"]) for entry in messages]
         return [entry for entry in said if entry[0] != "system"]
 
+    async def noticed(self) -> None:
+        """Waits until a gateway of one worker has dealt with whatever reached it before."""
+        for _ in range(2):  # one turn of its loop to see it, one for the tasks that wait for it
+            assert (await self.gateway.ask(self.gateway.public, "/livez")).status == 200
+
     async def upstream_is_alone(self, within: float = 2.0) -> None:
         """Waits until every call of the model is over or was left; fails if one is still held."""
         end = time.monotonic() + within

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess, Samples
 from tests.e2e.routes import HYPERLEAP, HYPONEMA, WIDGET
-from tests.e2e.wire import Exchange
+from tests.e2e.wire import Exchange, shown
 from tests.e2e.world import World, open_world, read
 
 pytestmark = pytest.mark.timeout(180)
@@ -60,8 +60,7 @@ async def stream(world: World, stack: AsyncExitStack) -> tuple[Exchange, asyncio
     """A stream that has shown its first word and waits for the event to show its last."""
     gate = world.reply_in_two("First", " last")
     exchange = await stack.enter_async_context(world.asking(WIDGET, "Hello"))
-    await exchange.part()
-    await exchange.part()
+    await shown(exchange, "First")
     return exchange, gate
 
 
@@ -188,7 +187,7 @@ async def counters_until(gateway: GatewayProcess, over: asyncio.Event) -> int:
     while not over.is_set():
         counters = {
             key: value
-            for key, value in (await gateway.metrics()).items()
+            for key, value in (await gateway.metrics()).samples.items()
             if key[0].endswith(("_total", "_count", "_bucket"))
         }
         assert [key for key, value in counters.items() if value < before.get(key, 0)] == []
