@@ -56,15 +56,17 @@ class Router(Generic[T]):
         return None
 
     def nearest_owner(self, path: str) -> str | None:
-        """Whose shape an unknown path is answered in: the owner of the route that shares the
-        longest beginning with it, None if no route shares its first segment."""
+        """Whose shape an unknown path is answered in: the owner of the routes that share the
+        longest beginning with it, None if that is nobody or more than one."""
         segments = tuple(path.split("/")[1:])
-        best, owner = 0, None
+        best, owners = 1, set[str]()
         for known, name in self._roots:
             shared = _shared(known, segments)
             if shared > best:
-                best, owner = shared, name
-        return owner
+                best, owners = shared, {name}
+            elif shared == best:
+                owners.add(name)
+        return owners.pop() if len(owners) == 1 else None
 
 
 def _found(

@@ -77,6 +77,7 @@ def test_head_is_taken_where_get_is() -> None:
         ("/api/conversations/a", "hyperleap"),
         ("/api/chat/nothing", "helper"),
         ("/v1/chat/nothing", "widget"),
+        ("/api/nothing", None),
         ("/elsewhere", None),
     ],
 )
