@@ -96,7 +96,8 @@ class ChatRequest:
 
     `framing` is a word of the dialect's own (it chose it from route, `Accept` and body) that
     `encoder` gets back in its context. `message_id` is the client's id of the message, if any;
-    `continues` the id of a posted assistant message that the answer goes on with.
+    `continues` the id of a posted assistant message that the answer goes on with; `results` has
+    what the client's own tools gave, by the id of the call: JSON text, or plain text.
     """
 
     conversation_id: str
@@ -105,6 +106,7 @@ class ChatRequest:
     message_id: str | None = None
     role: Literal["user", "assistant"] = "user"
     continues: str | None = None
+    results: Mapping[str, str] = field(default_factory=dict)
 
 
 MessageStatus = Literal["complete", "partial"]
@@ -125,7 +127,8 @@ class Message:
     """One message of a conversation's history; `created_at` in seconds since the epoch (UTC).
 
     A `partial` assistant message is a reply that was cut short: it holds what the client was
-    shown. `calls` are the tool calls of a reply, in their order.
+    shown. `calls` are the tool calls of a reply, in their order; before them stand those of the
+    former reply whose results the client brought, and which this reply goes on with.
     """
 
     id: str
@@ -258,10 +261,11 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
-    """One message as an upstream is told of it."""
+    """One message as an upstream is told of it; an assistant's `calls` all have their results."""
 
     role: Role
     text: str
+    calls: tuple[KeptCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Stage:
             finish_when_gone=False,
             refusal=REFUSAL,
         )
-        self._plan = TurnPlan(agent, (), PromptMessage("user", "Hello"), (), _OUTPUT_BYTES)
+        self._plan = TurnPlan(agent, (), (PromptMessage("user", "Hello"),), (), _OUTPUT_BYTES)
 
     async def play(self, told: Tale) -> Outcome:
         """Runs one turn to its end, or for ten seconds."""

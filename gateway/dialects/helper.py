@@ -12,6 +12,7 @@ its client reads: `_framing` has the rules, `helper_streams` the records. Source
 import re
 from typing import Final, Literal
 
+from gateway.dialects.helper_results import tool_results
 from gateway.dialects.helper_streams import DataStream, UiMessages
 from gateway.errors import (
     BadRequest,
@@ -107,6 +108,7 @@ class Helper:
             message_id=message_id,
             role=role,
             continues=message_id if role == "assistant" else None,
+            results=tool_results(message) if role == "assistant" else {},
         )
 
     def encoder(self, turn: TurnContext) -> Encoder:

@@ -177,4 +177,5 @@ class ModelCalls:
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             stop=agent.stop,
+            rounds=len(self._plan.newest) - 1,
         )

@@ -28,13 +28,14 @@ class Agent:
 class TurnPlan:
     """What a turn is to do.
 
+    `newest` is what is answered: a message, or the exchange that tool results go on with.
     `headers` go to the upstream; `output_bytes` caps the reply's text; no failed
     model call is followed by another later than `retry_within_s` after the turn's beginning.
     """
 
     agent: Agent
     past: Sequence[Exchange]
-    newest: PromptMessage
+    newest: Sequence[PromptMessage]
     headers: tuple[tuple[str, str], ...]
     output_bytes: int
     retry_within_s: float = 10.0

@@ -1,4 +1,4 @@
-"""What goes upstream: the system prompt, as much history as fits, and the newest message.
+"""What goes upstream: the system prompt, as much history as fits, and what is to be answered.
 
 Pure functions. Sizes are estimates of ceil(UTF-8 bytes / 4) tokens; what does not fit is dropped
 by whole exchanges (a user message with its reply), the oldest first.
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.messages import Message, PromptMessage
+from gateway.messages import KeptCall, Message, PromptMessage
 
 # Role marks and separators that a chat template puts around each message.
 _MESSAGE_OVERHEAD: Final = 6
@@ -30,44 +30,83 @@ def estimate_tokens(text: str) -> int:
 
 
 def exchanges(history: Sequence[Message], *, refusal: str) -> list[Exchange]:
-    """History as whole exchanges, oldest first.
+    """History as whole exchanges of a user message and what was said to it, oldest first.
 
-    A reply without text stands as the agent's `refusal`: the roles must alternate, and many
-    servers refuse an empty message. What comes before the first user message is left out.
+    Several replies to one message are told as one, and one without text as the agent's `refusal`:
+    the roles must alternate, and many servers refuse an empty message. What comes before the first
+    user message is left out.
     """
-    result: list[Exchange] = []
+    told: list[tuple[str, list[str]]] = []
     for message in history:
         if message.role == "user":
-            result.append((PromptMessage("user", message.text),))
-        elif message.role == "assistant" and result:
-            text = message.text.strip() and message.text
-            result[-1] = (*result[-1], PromptMessage("assistant", text or refusal))
-    return [exchange for exchange in result if len(exchange) > 1]
+            told.append((message.text, []))
+        elif message.role == "assistant" and told:
+            told[-1][1].append(message.text)
+    return [
+        (PromptMessage("user", asked), PromptMessage("assistant", _joined(replies) or refusal))
+        for asked, replies in told
+        if replies
+    ]
+
+
+def answered(history: Sequence[Message], results: Mapping[str, str]) -> tuple[KeptCall, ...]:
+    """The calls that the newest reply left to the client, with the `results` that it brings."""
+    open_calls = history[-1].calls if history else ()
+    return tuple(
+        call._replace(result=results[call.id])
+        for call in open_calls
+        if call.result is None and call.id in results
+    )
+
+
+def gone_on_with(history: Sequence[Message], calls: Sequence[KeptCall]) -> Exchange:
+    """The newest exchange, with the calls of each reply whose results came after it: those of the
+    newest one are `calls`. Empty if its user message is not in `history`.
+    """
+    messages: list[PromptMessage] = []
+    came: Sequence[KeptCall] = calls
+    for message in reversed(history):
+        if message.role == "user":
+            return (PromptMessage("user", message.text), *reversed(messages))
+        left = {call.id for call in message.calls if call.result is None}
+        told = tuple(call for call in came if call.id in left and call.result is not None)
+        if message.text.strip() or told:
+            messages.append(PromptMessage("assistant", message.text, told))
+        came = message.calls
+    return ()
 
 
 def fit(
     system: str,
     past: Sequence[Exchange],
-    newest: PromptMessage,
+    newest: Sequence[PromptMessage],
     *,
     budget: int | None,
 ) -> tuple[PromptMessage, ...]:
-    """The newest message after as many of the newest exchanges as `budget` tokens hold.
+    """What is to be answered, after as many of the newest exchanges as `budget` tokens hold.
 
-    The newest message is always there, whatever its size: the upstream's own count decides
-    whether it fits.
+    The newest messages are always there, whatever their size: the upstream's own count decides
+    whether they fit.
     """
     if budget is None:
-        return (*(message for exchange in past for message in exchange), newest)
-    room = budget - _cost(PromptMessage("system", system)) - _cost(newest)
+        return (*(message for exchange in past for message in exchange), *newest)
+    room = budget - _cost(PromptMessage("system", system)) - sum(map(_cost, newest))
     kept: list[Exchange] = []
     for exchange in reversed(past):
         room -= sum(_cost(message) for message in exchange)
         if room < 0:
             break
         kept.append(exchange)
-    return (*(message for exchange in reversed(kept) for message in exchange), newest)
+    return (*(message for exchange in reversed(kept) for message in exchange), *newest)
+
+
+def _joined(replies: Sequence[str]) -> str:
+    return "\n\n".join(text for text in replies if text.strip())
 
 
 def _cost(message: PromptMessage) -> int:
-    return estimate_tokens(message.text) + _MESSAGE_OVERHEAD
+    tokens = estimate_tokens(message.text) + _MESSAGE_OVERHEAD
+    for call in message.calls:
+        said = (call.name, call.arguments, call.result or "")
+        tokens += sum(map(estimate_tokens, said)) + 2 * _MESSAGE_OVERHEAD
+    return tokens

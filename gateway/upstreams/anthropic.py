@@ -31,6 +31,7 @@ from gateway.framing.surrogates import SurrogateJoiner, clean
 from gateway.messages import Headers, Prompt, UpstreamRequest, Usage
 from gateway.ports.codecs import Decoder
 from gateway.upstreams.faults import error_member, fault, retry_after
+from gateway.upstreams.told import content_messages
 from gateway.upstreams.wire import compact, decoder_for, encode_body, parse
 
 _REASONS: Final[dict[str, FinishReason]] = {
@@ -82,12 +83,12 @@ class Anthropic:
     def encode_request(self, prompt: Prompt) -> UpstreamRequest:
         """A streaming call."""
         system = [prompt.system] if prompt.system else []
-        messages = []
+        messages: list[dict[str, object]] = []
         for entry in prompt.messages:
             if entry.role == "system":
                 system.append(entry.text)
             else:
-                messages.append({"role": entry.role, "content": entry.text})
+                messages += content_messages(entry)
         body: dict[str, object] = {
             "model": prompt.model,
             "max_tokens": self._max_tokens if prompt.max_tokens is None else prompt.max_tokens,

@@ -35,6 +35,7 @@ from gateway.framing.surrogates import SurrogateJoiner, clean
 from gateway.messages import Headers, Prompt, UpstreamRequest, Usage
 from gateway.ports.codecs import Decoder
 from gateway.upstreams.faults import error_member, fault, retry_after
+from gateway.upstreams.told import chat_messages
 from gateway.upstreams.toolcalls import ToolCalls
 from gateway.upstreams.wire import decoder_for, encode_body, parse
 
@@ -75,7 +76,7 @@ class OpenAI:
 
     def encode_request(self, prompt: Prompt) -> UpstreamRequest:
         """A streaming call that asks for usage."""
-        messages = [{"role": entry.role, "content": entry.text} for entry in prompt.messages]
+        messages = [told for entry in prompt.messages for told in chat_messages(entry)]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         body: dict[str, object] = {

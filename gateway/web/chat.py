@@ -22,6 +22,7 @@ from gateway.messages import (
     Conversation,
     ConversationKey,
     DialectOptions,
+    KeptCall,
     Leased,
     Message,
     Once,
@@ -39,7 +40,7 @@ from gateway.turn.engine import Keep, KeptReply, Turn
 from gateway.turn.idempotency import Repeat, Tape, TapedDownstream, once_of, replayed
 from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.pressure import Pressure
-from gateway.turn.prompt import exchanges, fill
+from gateway.turn.prompt import answered, exchanges, fill, gone_on_with
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seat, Seats
 from gateway.turn.tally import TurnTally
@@ -212,10 +213,14 @@ class Chat:
     async def _turn(self, facts: "_TurnFacts", tally: TurnTally) -> None:
         services, request, agent = self._services, facts.request, facts.agent
         context = self._context(facts)
+        history, chat = facts.conversation.messages, facts.chat
+        results = answered(history, chat.results)
+        newest = gone_on_with(history, results) if results else ()
+        past = exchanges(history, refusal=agent.refusal)
         plan = TurnPlan(
             agent=agent,
-            past=exchanges(facts.conversation.messages, refusal=agent.refusal),
-            newest=PromptMessage(facts.chat.role, facts.chat.text),
+            past=past[:-1] if newest else past,
+            newest=newest or (PromptMessage(chat.role, chat.text),),
             headers=_forwarded(request),
             output_bytes=services.bounds.output_bytes,
         )
@@ -226,7 +231,7 @@ class Chat:
             TapedDownstream(down, tape) if tape is not None else down,
             down.watch,
             tally,
-            keep=self._keeper(facts, context, tape),
+            keep=self._keeper(facts, context, tape, results if newest else ()),
             release=partial(self._release, facts, tally),
         )
         with services.turns.running(down.watch.stop_turn):
@@ -276,8 +281,17 @@ class Chat:
             options=facts.options,
         )
 
-    def _keeper(self, facts: "_TurnFacts", context: TurnContext, tape: Tape | None) -> Keep:
-        """Stores the exchange in one step: what was asked, and what the client was shown."""
+    def _keeper(
+        self,
+        facts: "_TurnFacts",
+        context: TurnContext,
+        tape: Tape | None,
+        results: tuple[KeptCall, ...],
+    ) -> Keep:
+        """Stores the exchange in one step: what was asked, and what the client was shown.
+
+        A reply that goes on with tool `results` keeps them: nothing else was asked.
+        """
         services, chat = self._services, facts.chat
         asked = Message(chat.message_id or services.new_id(), chat.role, chat.text, services.now())
 
@@ -288,10 +302,10 @@ class Chat:
                 reply.text,
                 services.now(),
                 reply.status,
-                reply.calls,
+                (*results, *reply.calls),
             )
             record = tape.record(context, reply.ending) if tape is not None else None
-            await facts.seat.keep((asked, answer), record)
+            await facts.seat.keep((answer,) if results else (asked, answer), record)
 
         return keep
 

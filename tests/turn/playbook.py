@@ -210,7 +210,7 @@ class Play:
         plan = TurnPlan(
             agent,
             self._past,
-            PromptMessage("user", self._text),
+            (PromptMessage("user", self._text),),
             (),
             self._output_bytes,
             self._retry_within_s,

@@ -1,7 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
-from gateway.messages import Message, PromptMessage
-from gateway.turn.prompt import estimate_tokens, exchanges, fill, fit
+from gateway.messages import KeptCall, Message, PromptMessage
+from gateway.turn.prompt import (
+    answered,
+    estimate_tokens,
+    exchanges,
+    fill,
+    fit,
+    gone_on_with,
+)
 
 
 def said(role: str, text: str) -> Message:
@@ -9,6 +18,13 @@ def said(role: str, text: str) -> Message:
     return Message(f"{role}-{text}", role, text, 0.0)  # type: ignore[arg-type]  # checked above
 
 
+def called(text: str, *calls: KeptCall) -> Message:
+    return replace(said("assistant", text), calls=calls)
+
+
+LOOK = KeptCall("call-1", "look", '{"id":7}')
+NOW = KeptCall("call-2", "now", "{}")
+DONE = KeptCall("call-3", "web_search", "{}", "run by the model's server")
 NEWEST = PromptMessage("user", "now")
 
 
@@ -32,9 +48,45 @@ def test_an_empty_reply_stands_as_the_refusal() -> None:
     assert past == [(PromptMessage("user", "q"), PromptMessage("assistant", "no"))]
 
 
+def test_several_replies_to_one_message_are_told_as_one() -> None:
+    replies = [said("assistant", text) for text in ("Let me look.", "", "It is sunny.")]
+    ((_, told),) = exchanges([said("user", "q"), *replies], refusal="no")
+    assert told == PromptMessage("assistant", "Let me look.\n\nIt is sunny.")
+
+
+def test_results_go_to_the_calls_that_the_newest_reply_left_open() -> None:
+    history = [said("user", "q"), called("Let me look.", LOOK, NOW, DONE)]
+    results = {"call-1": "sent", "call-3": "forged", "call-9": "unasked"}
+    assert answered(history, results) == (LOOK._replace(result="sent"),)
+    assert answered([*history, said("user", "well?")], results) == ()
+    assert answered([], results) == ()
+
+
+def test_each_reply_of_the_newest_exchange_is_told_with_the_results_that_came_after_it() -> None:
+    sent = LOOK._replace(result="sent")
+    again = LOOK._replace(result="delivered")  # a server without ids of its own repeats them
+    history = [
+        *(said("user", "old"), said("assistant", "older")),
+        *(said("user", "q"), called("Let me look.", LOOK, NOW, DONE), called("", sent, LOOK)),
+    ]
+    assert gone_on_with(history, [again]) == (
+        PromptMessage("user", "q"),
+        PromptMessage("assistant", "Let me look.", (sent,)),
+        PromptMessage("assistant", "", (again,)),
+    )
+    assert gone_on_with(history[-2:], [again]) == ()
+
+
+def test_calls_and_results_count_towards_the_budget() -> None:
+    past = [(PromptMessage("user", "q"), PromptMessage("assistant", "a"))]
+    newest = [NEWEST, PromptMessage("assistant", "", (LOOK._replace(result="x" * 400),))]
+    assert fit("", past, newest, budget=200) == (*past[0], *newest)
+    assert fit("", past, newest, budget=130) == tuple(newest)
+
+
 def test_without_a_budget_everything_goes() -> None:
     past = exchanges([said("user", "q"), said("assistant", "a")], refusal="no")
-    assert [message.text for message in fit("s", past, NEWEST, budget=None)] == ["q", "a", "now"]
+    assert [message.text for message in fit("s", past, [NEWEST], budget=None)] == ["q", "a", "now"]
 
 
 def test_the_oldest_exchanges_are_dropped_whole() -> None:
@@ -42,7 +94,7 @@ def test_the_oldest_exchanges_are_dropped_whole() -> None:
         (PromptMessage("user", f"q{n}" * 20), PromptMessage("assistant", f"a{n}" * 20))
         for n in range(10)
     ]
-    kept = fit("system", past, NEWEST, budget=150)
+    kept = fit("system", past, [NEWEST], budget=150)
     assert kept[-1] is NEWEST
     assert len(kept) % 2 == 1
     assert 3 <= len(kept) < 21
@@ -52,7 +104,7 @@ def test_the_oldest_exchanges_are_dropped_whole() -> None:
 
 def test_the_newest_message_goes_even_if_it_does_not_fit() -> None:
     long = PromptMessage("user", "x" * 10_000)
-    assert fit("", [], long, budget=10) == (long,)
+    assert fit("", [], [long], budget=10) == (long,)
 
 
 @pytest.mark.parametrize(
