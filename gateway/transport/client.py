@@ -6,7 +6,8 @@ answers over `stream_bytes`. TLS certificates are verified.
 
 Connections are kept and reused. The server may close one at the moment when it is taken from the
 pool (RFC 9112 section 9.3.1): a call that gets not one byte of an answer on a reused connection is
-sent once more.
+sent once more. One on which the server said something unasked is not used again (section 9.2): it
+would be taken for the answer to somebody else's call.
 
 Clocks: `connect_s` runs here, waiting for a place in the pool included. The caller watches the
 first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop. A
@@ -16,13 +17,17 @@ server that falls silent after its last words, without the end mark, gets `grace
 import asyncio
 import socket
 import ssl
+import weakref
 from dataclasses import dataclass
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -65,9 +70,37 @@ async def _note_reuse(
     context: SimpleNamespace,
     params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
-    attempt = context.trace_request_ctx
-    if isinstance(attempt, _Attempt):
-        attempt.reused = True
+    context.trace_request_ctx.reused = True
+
+
+async def _note_new(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceConnectionCreateStartParams,
+) -> None:
+    context.trace_request_ctx.reused = False
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that lends no connection on which the server spoke while nobody had asked."""
+
+    def __init__(self, *, limit: int) -> None:
+        # aiohttp would take such an answer for that to the next request.
+        super().__init__(limit=limit, keepalive_timeout=15, socket_factory=_socket)
+        self._lent: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._lent or not protocol.should_close:
+                break
+            connection.close()
+        if protocol is not None:
+            self._lent.add(protocol)
+        return connection
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -84,11 +117,10 @@ def open_session(*, limit: int = 0) -> aiohttp.ClientSession:
     """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
+    trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
         # Twice: a connection whose call is over may still be reading the end of its answer.
-        connector=aiohttp.TCPConnector(
-            limit=2 * limit, keepalive_timeout=15, socket_factory=_socket
-        ),
+        connector=_Connector(limit=2 * limit),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

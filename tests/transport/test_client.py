@@ -207,6 +207,23 @@ async def test_nothing_is_sent_again_once_an_answer_has_begun(
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize("status", [200, 408])
+async def test_what_a_server_says_unasked_is_nobodys_answer(
+    make: Make, upstream: ScriptedUpstream, status: int
+) -> None:
+    stale = b"".join(openai_stream(["meant for another"]))
+    head = b"HTTP/1.1 %d Unasked\r\ncontent-type: text/event-stream\r\n" % status
+    unasked = Unframed(head + b"content-length: %d\r\n\r\n%b" % (len(stale), stale))
+    said = asyncio.Event()
+    upstream.play(stream(*EVENTS, Unframed(b"0\r\n\r\n"), Wait(said), unasked, Hang()), GOOD)
+    model = make()
+    assert await ask(model) == WANTED
+    said.set()
+    await asyncio.sleep(0.05)
+    assert await ask(model) == WANTED
+    assert [seen.connection for seen in upstream.requests] == [0, 1]
+
+
 async def test_a_port_where_nobody_listens_is_unavailable(make: Make) -> None:
     with contextlib.closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
