@@ -1,6 +1,6 @@
 """A model whose answer is a recording, cut short: `ports.Model` without a socket.
 
-The recording's own codec decodes the bytes, as `transport.client` would let it: read after read,
+The recording's own codec decodes the bytes, as `transport.stream` would let it: read after read,
 then the end. What it made of them is a `Tale`, which can be told to any number of turns.
 """
 
@@ -59,7 +59,7 @@ class Tale:
 def tale(decoder: Decoder, pieces: Sequence[bytes], *, hush: bool = False) -> Tale:
     """Lets the decoder read the pieces and their end; with `hush` silence in place of the end.
 
-    Silence after the model's last words is taken for the end, as `transport.client` takes it.
+    Silence after the model's last words is taken for the end, as `transport.stream` takes it.
     """
     reads: list[list[ModelEvent]] = []
     try:

@@ -10,8 +10,7 @@ sent once more. One on which the server said something unasked is not used again
 would be taken for the answer to somebody else's call.
 
 Clocks: `connect_s` runs here, waiting for a place in the pool included. The caller watches the
-first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop. A
-server that falls silent after its last words, without the end mark, gets `grace_s` to send it.
+first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop.
 """
 
 import asyncio
@@ -26,38 +25,27 @@ from typing import Final
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.errors import (
-    ConnectTimeout,
-    ReplyTooLong,
-    TotalTimeout,
-    Truncated,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamUnavailable,
-)
-from gateway.events import ModelEvent, ModelFinished
+from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.messages import Headers, Prompt, UpstreamRequest
 from gateway.ports.codecs import Decoder, Upstream
+from gateway.transport.failures import FAILURES, failure
+from gateway.transport.stream import GRACE_S, HttpStream, abort
 
-STREAM_BYTES: Final = 4 * 1024 * 1024
+# A token of a few bytes comes in an event of some hundred: room for all of a longest reply's.
+STREAM_BYTES: Final = 64 * 1024 * 1024
 
 _HEAD_LINE: Final = 16 * 1024
 # A reader that is slower than its model stops the socket at twice this.
 _READ_BUFFER: Final = 16 * 1024
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_S: Final = 3.0
-# How long a connection may take to come to the end of its answer after the model's end mark.
-_LINGER_S: Final = 1.0
-GRACE_S: Final = 2.0
 # Linux: how long a peer may leave sent bytes unacknowledged, or keep its window shut.
 _UNREAD_MS: Final = 30_000
 _OWN_HEADERS: Final = (("accept-encoding", "identity"), ("user-agent", "chat-gateway"))
-_FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 @dataclass(slots=True)
@@ -90,7 +78,10 @@ class _Connector(aiohttp.TCPConnector):
         self._lent: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
 
     async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
@@ -167,7 +158,7 @@ class HttpServer:
         *,
         headers: tuple[tuple[str, str], ...] = (),
         connect_s: float | None = None,
-    ) -> "HttpStream":
+    ) -> HttpStream:
         """Sends the prompt and waits for a good answer's head; `headers` go along.
 
         `connect_s` is what is left of the server's own. Raises `GatewayError`.
@@ -177,7 +168,7 @@ class HttpServer:
         try:
             decoder = await self._decoder(response, prompt)
         except BaseException:
-            _abort(response)
+            abort(response)
             raise
         return HttpStream(response, decoder, limit=self._stream_bytes, grace_s=self._grace_s)
 
@@ -208,10 +199,10 @@ class HttpServer:
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                 if again or not attempt.reused or not _silent(error):
-                    raise _failure(error, answering=False) from None
+                    raise failure(error, answering=False) from None
                 again = True
-            except _FAILURES as error:
-                raise _failure(error, answering=False) from None
+            except FAILURES as error:
+                raise failure(error, answering=False) from None
             except RuntimeError as error:
                 if not self._session.closed:
                     raise
@@ -238,156 +229,6 @@ class HttpServer:
         )
 
 
-class HttpStream:
-    """One running call (`ports.ModelStream`).
-
-    Whatever ends it early (an error, a cancelled `read`, `close`) closes its socket.
-    """
-
-    __slots__ = (
-        "_closed",
-        "_content",
-        "_decoder",
-        "_ended",
-        "_finished",
-        "_grace_s",
-        "_left",
-        "_lost",
-        "_response",
-    )
-
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        decoder: Decoder,
-        *,
-        limit: int,
-        grace_s: float,
-    ) -> None:
-        self._response = response
-        self._content = response.content
-        self._decoder = decoder
-        self._left = limit
-        self._grace_s = grace_s
-        self._ended = False
-        self._finished = False
-        self._closed = False
-        self._lost = _connection_lost(response)
-        if self._lost is not None:
-            self._lost.add_done_callback(self._wake)
-
-    async def read(self) -> list[ModelEvent]:
-        """The events of the next read, perhaps none; the last is `ModelFinished`.
-
-        Raises `UpstreamError` subclasses.
-        """
-        try:
-            events = await self._next()
-        except BaseException:
-            self._settle()
-            _abort(self._response)
-            raise
-        if events and isinstance(events[-1], ModelFinished):
-            self._finished = True
-        return events
-
-    async def close(self) -> None:
-        """Ends the call. A connection that is about to come to its answer's end is kept."""
-        if self._closed:
-            return
-        self._settle()
-        if self._finished and self._lost is not None and self._content.exception() is None:
-            _linger(self._response, self._lost)
-        else:
-            _abort(self._response)
-
-    async def _next(self) -> list[ModelEvent]:
-        # An error that was found behind the last events is told before any more is waited for.
-        self._decoder.feed(b"")
-        if self._ended:
-            return self._decoder.close()
-        try:
-            if self._decoder.finishing:
-                chunk = await self._last_bytes()
-            else:
-                chunk = await self._content.readany()
-        except _FAILURES as error:
-            failure = _failure(error, answering=True)
-            if not isinstance(failure, Truncated):
-                raise failure from None
-            # Broken off: the decoder knows whether anything is missing.
-            chunk = b""
-        if not chunk:
-            self._ended = True
-            return self._decoder.close()
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise ReplyTooLong("the answer is longer than it may be")
-        return self._decoder.feed(chunk)
-
-    async def _last_bytes(self) -> bytes:
-        """The next bytes, or none if they do not come soon: nothing that matters is missing."""
-        try:
-            async with asyncio.timeout(self._grace_s) as grace:
-                return await self._content.readany()
-        except TimeoutError:
-            if not grace.expired():
-                raise
-            return b""
-
-    def _settle(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._lost is not None:
-            self._lost.remove_done_callback(self._wake)
-
-    def _wake(self, _: "asyncio.Future[None]") -> None:
-        # aiohttp closes the connection when a chunk's frame is malformed, but leaves the reader
-        # of the body waiting.
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(HttpProcessingError(message="malformed body"))
-
-
-def _connection_lost(response: aiohttp.ClientResponse) -> "asyncio.Future[None] | None":
-    connection = response.connection
-    if connection is None or connection.protocol is None:
-        return None
-    lost = connection.protocol.closed
-    if lost is not None:
-        # Once for each connection: its error is looked at, so that nobody complains of it.
-        lost.remove_done_callback(_look)
-        lost.add_done_callback(_look)
-    return lost
-
-
-def _look(lost: "asyncio.Future[None]") -> None:
-    if not lost.cancelled():
-        lost.exception()
-
-
-def _linger(response: aiohttp.ClientResponse, lost: "asyncio.Future[None]") -> None:
-    """Lets the end of the answer come and give its connection back, for a short time."""
-
-    def over(_: object = None) -> None:
-        timer.cancel()
-        lost.remove_done_callback(over)
-        _abort(response)
-
-    if response.closed:
-        return
-    timer = asyncio.get_running_loop().call_later(_LINGER_S, over)
-    lost.add_done_callback(over)
-
-
-def _abort(response: aiohttp.ClientResponse) -> None:
-    """Closes the socket now, even if the upstream has not yet taken the whole request."""
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.close()
-
-
 async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     """What comes of an error's body in a short time; cut at 64 KiB."""
     body = bytearray()
@@ -398,7 +239,7 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
                 if not chunk:
                     break
                 body += chunk
-    except _FAILURES:
+    except FAILURES:
         # The status says enough; what came of the body may say more.
         return bytes(body)
     return bytes(body[:_ERROR_BODY_BYTES])
@@ -414,23 +255,3 @@ def _joined(base_url: str, path: str) -> str:
 def _silent(error: aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) -> bool:
     # aiohttp puts a head that was cut short into the error, where its text would be.
     return not isinstance(error, aiohttp.ServerDisconnectedError) or isinstance(error.message, str)
-
-
-def _failure(error: Exception, *, answering: bool) -> UpstreamError:
-    """What a failure of aiohttp, the socket or the resolver means.
-
-    `answering` says that the head of a good answer had come. The texts of these errors hold
-    addresses, and some their request's headers: only the type is told.
-    """
-    named = type(error).__name__
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return ConnectTimeout(f"no connection in time: {named}")
-    if isinstance(error, TimeoutError):
-        return TotalTimeout(f"no answer in time: {named}")
-    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
-        return UpstreamProtocolError(f"the answer is malformed: {named}")
-    if answering:
-        return Truncated(f"the connection broke: {named}")
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        return UpstreamUnavailable(f"the upstream cannot be reached: {named}")
-    return UpstreamError(f"the call cannot be made: {named}")

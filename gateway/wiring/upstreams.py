@@ -21,7 +21,8 @@ from gateway.telemetry.metrics import ModelLabels
 from gateway.telemetry.upstreams import TargetLabels
 from gateway.transport.balance import BalancedModel, ModelFacts, UpstreamRecorder
 from gateway.transport.breaker import Target
-from gateway.transport.client import GRACE_S, HttpServer, open_session
+from gateway.transport.client import HttpServer, open_session
+from gateway.transport.stream import GRACE_S
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
 

@@ -15,7 +15,7 @@ from gateway.events import ModelEvent, ModelFinished, TextDelta
 from gateway.messages import Prompt, PromptMessage, Usage
 from gateway.ports.codecs import Upstream
 from gateway.ports.turns import ModelStream
-from gateway.transport.client import HttpServer
+from gateway.transport.client import STREAM_BYTES, HttpServer
 from gateway.upstreams.openai import OpenAI
 from tests.upstream import (
     Seen,
@@ -46,7 +46,7 @@ def model_of(
     connect_s: float = 5.0,
     total_s: float = 60.0,
     one_connection_per_request: bool = False,
-    stream_bytes: int = 4 * 1024 * 1024,
+    stream_bytes: int = STREAM_BYTES,
     grace_s: float = 2.0,
     tls: ssl.SSLContext | None = None,
 ) -> HttpServer:

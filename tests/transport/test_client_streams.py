@@ -117,6 +117,16 @@ async def test_the_whole_call_has_a_clock(make: Make, upstream: ScriptedUpstream
         await left(upstream.requests[-1])
 
 
+async def test_many_tokens_in_large_events_are_one_reply(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    # As a server sends 30,000 tokens that it pads or explains.
+    word = openai_chunk({"content": "word "}, obfuscation="x" * 100)
+    upstream.play(stream(*[word * 300] * 100, *EVENTS[3:]))
+    events = await ask(make())
+    assert len(events) == 30_001
+
+
 async def test_an_endless_stream_is_cut_at_its_limit(
     make: Make, upstream: ScriptedUpstream
 ) -> None:
@@ -293,6 +303,15 @@ async def test_silence_after_the_finish_reason_is_a_good_end(
     assert events[:-1] == WANTED[:-1]
     assert events[-1] == (WANTED[-1] if cut == -1 else ModelFinished("stop", None))
     await left(upstream.requests[0])
+
+
+async def test_pings_after_the_finish_reason_do_not_hold_the_end_up(
+    make: Make, upstream: ScriptedUpstream
+) -> None:
+    pings: list[Step] = [b": ping\n\n", Sleep(0.05)]
+    upstream.play(stream(*EVENTS[:-1], *pings * 100))
+    assert await ask(make(grace_s=0.2)) == WANTED
+    assert not upstream.requests[0].finished.is_set()
 
 
 async def test_silence_before_the_finish_reason_is_not_cut_short(

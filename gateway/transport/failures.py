@@ -1,0 +1,37 @@
+"""What the failures of aiohttp, of sockets and of the resolver mean, in one place.
+
+The texts of these errors hold addresses, and some their request's headers: only the type is told.
+"""
+
+from typing import Final
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.errors import (
+    ConnectTimeout,
+    TotalTimeout,
+    Truncated,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+)
+
+# `TimeoutError` is an `OSError`; `ValueError` is what a malformed address or header raises.
+FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+
+
+def failure(error: Exception, *, answering: bool) -> UpstreamError:
+    """What one of `FAILURES` means; `answering` says that the head of a good answer had come."""
+    named = type(error).__name__
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ConnectTimeout(f"no connection in time: {named}")
+    if isinstance(error, TimeoutError):
+        return TotalTimeout(f"no answer in time: {named}")
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return UpstreamProtocolError(f"the answer is malformed: {named}")
+    if answering:
+        return Truncated(f"the connection broke: {named}")
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return UpstreamUnavailable(f"the upstream cannot be reached: {named}")
+    return UpstreamError(f"the call cannot be made: {named}")
