@@ -18,7 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 HEAVY: Final = (
     "certify/test_faults.py",
     "certify/test_sockets.py",
-    "conversations/test_commands.py",
+    "cli/test_conversations.py",
     "e2e/test_described_routes.py",
     "e2e/test_keep_alive.py",
     "e2e/test_outside_judge.py",

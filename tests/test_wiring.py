@@ -14,7 +14,8 @@ from gateway.wiring import Asgi, Built, build
 from gateway.wiring.access import session_tokens
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.routes import WIDGET, credential_field
-from tests.upstream import ScriptedUpstream, Wait, answer, openai_stream, stream
+from tests.model_streams import openai_stream
+from tests.upstream import ScriptedUpstream, Wait, answer, stream
 
 NOBODY = {"main": upstream("http://127.0.0.1:9/v1")}
 

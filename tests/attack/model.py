@@ -7,15 +7,8 @@ script is repeated to the client.
 import asyncio
 from typing import Final
 
-from tests.upstream import (
-    Script,
-    ScriptedUpstream,
-    Seen,
-    Wait,
-    openai_chunk,
-    openai_stream,
-    stream,
-)
+from tests.model_streams import openai_chunk, openai_stream
+from tests.upstream import Script, ScriptedUpstream, Seen, Wait, stream
 
 FIRST, SECOND = "First", " second"
 _EIGHT_KB: Final = "x" * 8000

@@ -8,7 +8,8 @@ from tests.attack.case import case, expect
 from tests.attack.frames import INITIAL_WINDOW_SIZE, settings, window_update
 from tests.attack.leaving import deaf_client
 from tests.attack.site import LATE_S, SEND_S, Site, open_site, says
-from tests.upstream import openai_stream, stream
+from tests.model_streams import openai_stream
+from tests.upstream import stream
 
 _MEBIBYTE = 1 << 20
 

@@ -17,7 +17,8 @@ from tests.e2e.routes import WIDGET
 from tests.e2e.tls import client_context
 from tests.e2e.wire import Exchange, Request, whole
 from tests.e2e.world import read
-from tests.upstream import Sleep, openai_chunk, openai_stream, stream
+from tests.model_streams import openai_chunk, openai_stream
+from tests.upstream import Sleep, stream
 
 NOTICE_S = 1.0
 

@@ -21,7 +21,7 @@ import uvloop
 from tests.bench.rawhttp import Crowd, Ended, Upstream, serve
 from tests.e2e.config import config, key_of, tenant, upstream
 from tests.e2e.process import GatewayProcess
-from tests.upstream import openai_stream
+from tests.model_streams import openai_stream
 
 _DELTAS: Final = tuple(f"word{number} " for number in range(5))
 _TENANTS: Final = tuple(f"t{number}" for number in range(10))

@@ -24,19 +24,8 @@ from tests.e2e.refusals import words
 from tests.e2e.routes import STREAMING, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import World, read
-from tests.upstream import (
-    Fin,
-    Hang,
-    Reset,
-    Script,
-    ScriptedUpstream,
-    Seen,
-    Sleep,
-    answer,
-    openai_chunk,
-    openai_stream,
-    sse,
-)
+from tests.model_streams import openai_chunk, openai_stream, sse
+from tests.upstream import Fin, Hang, Reset, Script, ScriptedUpstream, Seen, Sleep, answer
 
 TURNS_AT_ONCE: Final = 200
 RANDOM_S: Final = 25.0

@@ -26,7 +26,8 @@ from tests.e2e.refusals import REFUSALS, words
 from tests.e2e.routes import HYPONEMA, STREAMING, Chat
 from tests.e2e.wire import Answer, Request
 from tests.e2e.world import World, open_world, read
-from tests.upstream import Sleep, openai_stream
+from tests.model_streams import openai_stream
+from tests.upstream import Sleep
 
 WORDS: Final = ("Chat ", "from ", "another ", "origin: ", "日本 ", "🧑‍🚀")
 PLAIN: Final = "HTTP/1.1"

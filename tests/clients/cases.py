@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tests.e2e.faults import FAULTS, HALF
-from tests.upstream import Script, Sleep, Step, openai_chunk, openai_stream, sse, stream
+from tests.model_streams import openai_chunk, openai_stream, sse
+from tests.upstream import Script, Sleep, Step, stream
 
 Fact = Literal[
     "text",  # what stands there in the end

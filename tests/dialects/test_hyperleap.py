@@ -32,6 +32,7 @@ from gateway.messages import ChatRequest, DialectOptions, RequestHead, Usage
 from gateway.ports.codecs import Encoder
 from gateway.ports.routes import CredentialSource, Route
 from gateway.replies import TEXTS
+from tests.dialects.rows import KIND_ROWS
 from tests.golden import REFUSAL, cases, context, error_of, load
 from tests.heads import bare_head, request_head
 
@@ -40,30 +41,7 @@ OPTIONS: Final = DialectOptions()
 TOOLS: Final = DialectOptions(tool_results=True)
 PATH: Final = "/conversations/c-1/chat-http2"
 
-# Kind -> status and code.
-ROWS: Final = {
-    "bad_request": (400, "bad_request"),
-    "unauthorized": (401, "unauthorized"),
-    "forbidden": (403, "forbidden"),
-    "not_found": (404, "not_found"),
-    "conflict": (409, "conflict"),
-    "payload_too_large": (413, "payload_too_large"),
-    "context_length": (413, "payload_too_large"),
-    "rate_limited": (429, "rate_limited"),
-    "upstream_error": (502, "upstream_error"),
-    "truncated": (502, "upstream_error"),
-    "content_filtered": (502, "upstream_error"),
-    "upstream_rate_limited": (503, "upstream_rate_limited"),
-    "upstream_unavailable": (503, "upstream_unavailable"),
-    "upstream_timeout": (504, "upstream_timeout"),
-    "deadline": (504, "upstream_timeout"),
-    "overloaded": (503, "overloaded"),
-    "draining": (503, "draining"),
-    "drained": (503, "draining"),
-    "cancelled": (503, "draining"),
-    "store_unavailable": (503, "store_unavailable"),
-    "internal": (500, "internal_server_error"),
-}
+ROWS: Final = KIND_ROWS | {"internal": (500, "internal_server_error")}
 
 
 def head(*fields: tuple[str, str], path: str = PATH, conversation_id: str = "c-1") -> RequestHead:

@@ -29,6 +29,7 @@ from gateway.ports.codecs import Encoder
 from gateway.ports.routes import CredentialSource, Route
 from gateway.readers.hyponema import Reader
 from gateway.replies import TEXTS
+from tests.dialects.rows import KIND_ROWS
 from tests.golden import context, error_of
 from tests.heads import bare_head, request_head
 
@@ -36,30 +37,8 @@ DIALECT: Final = Hyponema()
 OPTIONS: Final = DialectOptions()
 PATH: Final = "/sessions/s-1/messages"
 
-# Kind -> status and the kind in the body: the vendor's `error` members on an HTTP answer.
-ROWS: Final = {
-    "bad_request": (400, "bad_request"),
-    "unauthorized": (401, "unauthorized"),
-    "forbidden": (403, "forbidden"),
-    "not_found": (404, "not_found"),
-    "conflict": (409, "conflict"),
-    "payload_too_large": (413, "payload_too_large"),
-    "context_length": (413, "payload_too_large"),
-    "rate_limited": (429, "rate_limited"),
-    "upstream_error": (502, "upstream_error"),
-    "truncated": (502, "upstream_error"),
-    "content_filtered": (502, "upstream_error"),
-    "upstream_rate_limited": (503, "upstream_rate_limited"),
-    "upstream_unavailable": (503, "upstream_unavailable"),
-    "upstream_timeout": (504, "upstream_timeout"),
-    "deadline": (504, "upstream_timeout"),
-    "overloaded": (503, "overloaded"),
-    "draining": (503, "draining"),
-    "drained": (503, "draining"),
-    "cancelled": (503, "draining"),
-    "store_unavailable": (503, "store_unavailable"),
-    "internal": (500, "internal"),
-}
+# The vendor's `error` members on an HTTP answer.
+ROWS: Final = KIND_ROWS
 
 
 def head(*fields: tuple[str, str], session_id: str = "s-1") -> RequestHead:

@@ -6,18 +6,8 @@ Those of `BEFORE` happen before the model has said a word, those of `AFTER` afte
 from typing import Final
 
 from tests.e2e.canaries import CANARY, UPSTREAM_WORDS
-from tests.upstream import (
-    Fin,
-    Hang,
-    Reset,
-    Script,
-    Sleep,
-    Step,
-    answer,
-    openai_chunk,
-    sse,
-    stream,
-)
+from tests.model_streams import openai_chunk, sse
+from tests.upstream import Fin, Hang, Reset, Script, Sleep, Step, answer, stream
 
 HALF: Final = "Half a reply"
 # Words that no client may ever read, because they are the upstream's.

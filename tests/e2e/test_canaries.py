@@ -14,7 +14,7 @@ from tests.e2e.process import clean_environment
 from tests.e2e.routes import MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Request
 from tests.e2e.world import PROTOCOLS, World
-from tests.upstream import openai_chunk, openai_stream
+from tests.model_streams import openai_chunk, openai_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

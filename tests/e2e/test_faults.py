@@ -8,7 +8,8 @@ from tests.e2e.refusals import words
 from tests.e2e.routes import ALL, HELPER_UI, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import PROTOCOLS, World, read
-from tests.upstream import Sleep, Step, openai_chunk
+from tests.model_streams import openai_chunk
+from tests.upstream import Sleep, Step
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

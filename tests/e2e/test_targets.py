@@ -11,7 +11,8 @@ from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import World, read
-from tests.upstream import Fin, Hang, Script, ScriptedUpstream, Sleep, answer, openai_stream, stream
+from tests.model_streams import openai_stream
+from tests.upstream import Fin, Hang, Script, ScriptedUpstream, Sleep, answer, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,7 +10,7 @@ from tests.e2e.neighbours import SHOW, tell
 from tests.e2e.routes import HELPER, HELPER_UI, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import PROTOCOLS, World, read
-from tests.upstream import openai_stream
+from tests.model_streams import openai_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

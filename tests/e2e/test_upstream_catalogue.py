@@ -9,19 +9,8 @@ import pytest
 from tests.e2e.routes import MAIN, Chat
 from tests.e2e.test_faults import check
 from tests.e2e.world import World, read
-from tests.upstream import (
-    Fin,
-    Hang,
-    Reset,
-    Script,
-    Sleep,
-    Step,
-    answer,
-    openai_chunk,
-    openai_stream,
-    sse,
-    stream,
-)
+from tests.model_streams import openai_chunk, openai_stream, sse
+from tests.upstream import Fin, Hang, Reset, Script, Sleep, Step, answer, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

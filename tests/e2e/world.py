@@ -25,18 +25,8 @@ from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import Chat, credential_field
 from tests.e2e.tls import CERTIFICATE, client_context, server_settings
 from tests.e2e.wire import Address, Answer, Exchange, Request, whole
-from tests.upstream import (
-    Script,
-    ScriptedUpstream,
-    Seen,
-    Sleep,
-    Step,
-    Wait,
-    answer,
-    openai_chunk,
-    openai_stream,
-    stream,
-)
+from tests.model_streams import openai_chunk, openai_stream
+from tests.upstream import Script, ScriptedUpstream, Seen, Sleep, Step, Wait, answer, stream
 
 WAITER: Final = "You wait on {{name}} at table {{table}}."
 PROTOCOLS: Final = ("h1", "h2")

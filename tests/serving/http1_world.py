@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,10 @@ from tests.e2e.wire import Address
 
 CLOCK_S: Final = 10.0
 PIECE: Final = b"x" * 65_536
+# With the path, and fields that each end their line.
+GET: Final = b"GET /%b HTTP/1.1\r\nhost: a\r\n%b\r\n"
+POST: Final = b"POST /%b HTTP/1.1\r\nhost: a\r\n%b\r\n"
+LAST: Final = GET % (b"last", b"connection: close\r\n")
 
 
 @dataclass
@@ -218,3 +223,8 @@ def reset(client: socket.socket) -> None:
     """Closes a client's socket with a TCP reset."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
+
+
+def statuses(answers: bytes) -> list[int]:
+    """The status of every answer in what a connection sent."""
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answers)]

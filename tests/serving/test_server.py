@@ -14,7 +14,8 @@ from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess, clean_environment
 from tests.e2e.routes import WIDGET
 from tests.e2e.wire import Exchange, whole
-from tests.upstream import Hang, ScriptedUpstream, openai_chunk, stream
+from tests.model_streams import openai_chunk
+from tests.upstream import Hang, ScriptedUpstream, stream
 
 # Far longer than any test takes: whoever waits for this has not been woken.
 LONG_S = 60

@@ -17,11 +17,8 @@ from gateway.ports.codecs import Upstream
 from gateway.ports.turns import ModelStream
 from gateway.transport.client import STREAM_BYTES, HttpServer
 from gateway.upstreams.openai import OpenAI
-from tests.upstream import (
-    Seen,
-    openai_stream,
-    stream,
-)
+from tests.model_streams import openai_stream
+from tests.upstream import Seen, stream
 
 PROMPT = Prompt("some-model", "", (PromptMessage("user", "hi"),))
 EVENTS = openai_stream(["Hel", "lo"])

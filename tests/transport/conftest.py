@@ -6,9 +6,7 @@ import pytest
 
 from gateway.transport.client import HttpServer, open_session
 from tests.transport.calls import GOOD, Make, model_of
-from tests.upstream import (
-    ScriptedUpstream,
-)
+from tests.upstream import ScriptedUpstream
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from gateway.ports.codecs import Upstream
 from gateway.transport.client import open_session
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
+from tests.model_streams import anthropic_stream, openai_stream
 from tests.transport.calls import (
     BOUND,
     CANARY,
@@ -41,8 +42,6 @@ from tests.upstream import (
     Step,
     Unframed,
     Wait,
-    anthropic_stream,
-    openai_stream,
     stream,
 )
 

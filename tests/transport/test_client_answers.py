@@ -11,13 +11,7 @@ from gateway.errors import (
 )
 from gateway.events import ModelFinished, TextDelta
 from tests.transport.calls import CANARY, EVENTS, GOOD, HEAD, WANTED, Make, ask, failure, left
-from tests.upstream import (
-    Hang,
-    Reset,
-    Script,
-    ScriptedUpstream,
-    answer,
-)
+from tests.upstream import Hang, Reset, Script, ScriptedUpstream, answer
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -17,6 +17,7 @@ from gateway.errors import (
 from gateway.events import ModelEvent, ModelFinished, TextDelta
 from gateway.messages import Prompt
 from gateway.upstreams.anthropic import Anthropic
+from tests.model_streams import anthropic_stream, openai_chunk, openai_stream, sse
 from tests.transport.calls import (
     BOUND,
     EVENTS,
@@ -40,10 +41,6 @@ from tests.upstream import (
     Step,
     Unframed,
     answer,
-    anthropic_stream,
-    openai_chunk,
-    openai_stream,
-    sse,
     stream,
 )
 

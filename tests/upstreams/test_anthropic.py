@@ -6,8 +6,7 @@ from gateway.errors import ErrorKind, UpstreamProtocolError
 from gateway.events import ModelFinished, TextDelta
 from gateway.messages import Headers, Prompt, PromptMessage, ToolSpec, Usage
 from gateway.upstreams.anthropic import Anthropic
-from tests.upstream import anthropic_stream
-from tests.upstreams.corpus import decode
+from tests.model_streams import anthropic_stream
 
 HELLO = Prompt("some-model", "", (PromptMessage("user", "hi"),))
 
@@ -86,75 +85,6 @@ def test_a_stream_is_decoded() -> None:
     ]
     with pytest.raises(UpstreamProtocolError):
         Anthropic().decoder("text/html")
-
-
-WHOLE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "content": [
-        {"type": "thinking", "thinking": "Hm", "signature": "x"},
-        {
-            "type": "text",
-            "text": "Hello",
-            "citations": [{"type": "char_location", "document_title": "D", "cited_text": "c"}],
-        },
-        {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}},
-        {"type": "tool_use", "id": "toolu_2", "name": "g", "input": {}},
-    ],
-    "stop_reason": "tool_use",
-    "usage": {"input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 4},
-}
-
-
-def whole(document: object) -> list[dict[str, object]]:
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return decode(Anthropic().decoder("application/json"), [data[:7], data[7:]])
-
-
-def test_a_whole_answer_means_the_events_of_a_stream() -> None:
-    assert whole(WHOLE) == [
-        {"event": "ReasoningDelta", "text": "Hm"},
-        {"event": "TextDelta", "text": "Hello"},
-        {
-            "event": "CitationFound",
-            "index": "1",
-            "link": None,
-            "source_name": "D",
-            "cited_text": "c",
-        },
-        {"event": "ToolCallStarted", "call_id": "toolu_1", "name": "f"},
-        {"event": "ToolCallDelta", "call_id": "toolu_1", "arguments": '{"a":1}'},
-        {"event": "ToolCallEnded", "call_id": "toolu_1", "name": "f", "arguments": '{"a":1}'},
-        {"event": "ToolCallStarted", "call_id": "toolu_2", "name": "g"},
-        {"event": "ToolCallEnded", "call_id": "toolu_2", "name": "g", "arguments": "{}"},
-        {
-            "event": "ModelFinished",
-            "reason": "tool_calls",
-            "usage": {"input_tokens": 5, "output_tokens": 4},
-        },
-    ]
-
-
-def test_a_whole_answer_cut_off_anywhere_is_never_good() -> None:
-    data = json.dumps(WHOLE).encode()
-    for place in range(len(data)):
-        assert whole(data[:place]) == [{"error": "Truncated"}], place
-
-
-@pytest.mark.parametrize(
-    ("document", "error"),
-    [
-        ({"type": "error", "error": {"type": "overloaded_error"}}, "UpstreamUnavailable"),
-        ({"type": "message", "content": "text"}, "UpstreamProtocolError"),
-        ({"type": "message", "content": ["text"]}, "UpstreamProtocolError"),
-        ({"content": [{"type": "text", "citations": 7}]}, "UpstreamProtocolError"),
-        ({}, "UpstreamProtocolError"),
-        (b"", "Truncated"),
-    ],
-)
-def test_a_whole_answer_that_is_none_is_an_error(document: object, error: str) -> None:
-    assert whole(document) == [{"error": error}]
 
 
 @pytest.mark.parametrize(

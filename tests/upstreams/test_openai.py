@@ -26,8 +26,7 @@ from gateway.events import (
 )
 from gateway.messages import Headers, Prompt, PromptMessage, ToolSpec, Usage
 from gateway.upstreams.openai import OpenAI
-from tests.upstream import openai_chunk, openai_stream, sse
-from tests.upstreams.corpus import decode
+from tests.model_streams import openai_chunk, openai_stream, sse
 
 HELLO = Prompt("some-model", "", (PromptMessage("user", "hi"),))
 
@@ -141,91 +140,6 @@ def test_a_stream_is_taken_for_one(content_type: str) -> None:
 def test_another_type_is_refused(content_type: str) -> None:
     with pytest.raises(UpstreamProtocolError):
         OpenAI().decoder(content_type)
-
-
-WHOLE = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": "Hello",
-                "reasoning_content": "Hm",
-                "tool_calls": [
-                    {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
-                    {"id": "b", "type": "function", "function": {"name": "g", "arguments": ""}},
-                ],
-                "annotations": [{"url_citation": {"url": "https://a.example/", "title": "A"}}],
-            },
-            "finish_reason": "tool_calls",
-        }
-    ],
-    "usage": {"prompt_tokens": 3, "completion_tokens": 4},
-}
-
-
-def whole(document: object) -> list[dict[str, object]]:
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return decode(OpenAI().decoder("application/json; charset=utf-8"), [data[:7], data[7:]])
-
-
-def test_a_whole_answer_means_the_events_of_a_stream() -> None:
-    assert whole(WHOLE) == [
-        {"event": "ReasoningDelta", "text": "Hm"},
-        {"event": "TextDelta", "text": "Hello"},
-        {"event": "ToolCallStarted", "call_id": "a", "name": "f"},
-        {"event": "ToolCallDelta", "call_id": "a", "arguments": "{}"},
-        {"event": "ToolCallStarted", "call_id": "b", "name": "g"},
-        {
-            "event": "CitationFound",
-            "index": "1",
-            "link": "https://a.example/",
-            "source_name": "A",
-            "cited_text": None,
-        },
-        {"event": "ToolCallEnded", "call_id": "a", "name": "f", "arguments": "{}"},
-        {"event": "ToolCallEnded", "call_id": "b", "name": "g", "arguments": "{}"},
-        {
-            "event": "ModelFinished",
-            "reason": "tool_calls",
-            "usage": {"input_tokens": 3, "output_tokens": 4},
-        },
-    ]
-
-
-def test_a_whole_answer_cut_off_anywhere_is_never_good() -> None:
-    data = json.dumps(WHOLE).encode()
-    for place in range(len(data)):
-        assert whole(data[:place]) == [{"error": "Truncated"}], place
-
-
-@pytest.mark.parametrize(
-    ("document", "error"),
-    [
-        ({"error": {"message": "x", "type": "server_error"}}, "UpstreamError"),
-        ({"error": "x"}, "UpstreamError"),
-        ({"choices": []}, "UpstreamProtocolError"),
-        ({}, "UpstreamProtocolError"),
-        ([], "Truncated"),
-        (b"<html>", "Truncated"),
-    ],
-)
-def test_a_whole_answer_that_is_none_is_an_error(document: object, error: str) -> None:
-    assert whole(document) == [{"error": error}]
-
-
-def test_a_whole_answer_without_a_reason_is_finished_otherwise() -> None:
-    answer = {"choices": [{"message": {"content": "a"}}]}
-    assert whole(answer)[-1] == {"event": "ModelFinished", "reason": "other", "usage": None}
-
-
-def test_a_whole_answer_has_a_limit() -> None:
-    decoder = OpenAI().decoder("application/json")
-    decoder.feed(b" " * (4 * 1024 * 1024))
-    with pytest.raises(UpstreamProtocolError, match="4194304"):
-        decoder.feed(b" ")
 
 
 def test_an_error_behind_text_of_the_same_read_comes_with_the_next_call() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.chat import Target
 from gateway.chat.readers import Ended, Failed, Noted, Said, Seen
-from tests.chat_wires import FAILURES, WIRES
+from tests.chat.wires import FAILURES, WIRES
 
 
 def read(wire: str, pieces: list[bytes]) -> list[Seen]:

@@ -9,12 +9,7 @@ from gateway.settings import load_settings
 from gateway.settings.certificate import pair_warning
 from tests.e2e.tls import CERTIFICATE
 from tests.serving.test_tls import ENCRYPTED, EXPIRED
-from tests.settings_support import ACME, load, only_problem, problems, to_file
-
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+from tests.settings.support import ACME, load, only_problem, problems, to_file
 
 
 def values(certificate: object, private_key: object) -> dict[str, object]:

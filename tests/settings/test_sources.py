@@ -11,7 +11,7 @@ from gateway.settings import (
     load_settings,
     masked,
 )
-from tests.settings_support import (
+from tests.settings.support import (
     ACME,
     HASH,
     SECRET,
@@ -20,12 +20,6 @@ from tests.settings_support import (
     problems,
     to_file,
 )
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
 
 # What YAML is
 

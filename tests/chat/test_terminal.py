@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from gateway.chat import Target, Terminal
-from tests.chat_wires import FAILURES, WIDGET, WIRES
+from tests.chat.wires import FAILURES, WIDGET, WIRES
 
 # A gateway made of sockets
 

@@ -16,7 +16,7 @@ from gateway.access.keys import hash_key
 from gateway.cli import main
 from gateway.settings import load_settings
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 HASH: Final = "sha256:" + "a" * 64
 SECRET: Final = "0123456789abcdef0123456789abcdef"
 COMMANDS: Final = (
