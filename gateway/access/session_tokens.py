@@ -177,11 +177,22 @@ def _identity(claims: Mapping[str, object], now: float) -> str:
     if "aud" in claims or "iss" in claims:
         raise Unauthorized("the token is meant for somebody else")
     _check_times(claims, now, ANONYMOUS_LIFE_S if email is None else EMAIL_LIFE_S)
-    if isinstance(email, str) and is_email(email):
-        return f"email:{email.translate(_TO_LOWER)}"
-    if isinstance(anonymous, str) and _UUID.fullmatch(anonymous.lower()):
-        return f"{ANONYMOUS}{anonymous.lower()}"
+    kind, name = ("email:", email) if anonymous is None else (ANONYMOUS, anonymous)
+    identity = identity_named(f"{kind}{name}") if isinstance(name, str) else None
+    if identity is not None:
+        return identity
     raise Unauthorized("the token's identity is malformed")
+
+
+def identity_named(text: str) -> str | None:
+    """The identity that `email:…` or `anonymous:…` names, as a token's claims give it; None if no
+    token could."""
+    kind, _, name = text.partition(":")
+    if kind == "email" and is_email(name):
+        return text.translate(_TO_LOWER)
+    if f"{kind}:" == ANONYMOUS and _UUID.fullmatch(name.lower()):
+        return text.lower()
+    return None
 
 
 def is_email(text: str) -> bool:

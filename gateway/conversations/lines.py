@@ -10,8 +10,9 @@
 Written are all members. Read, only `dialect`, `id` and `messages` must be there, and in a message
 `role` and `text`; `tenant` may be given for the whole file instead. A time is RFC 3339 text or a
 number of seconds since the epoch. Without `updated_at` a conversation was last written to now.
-Members that are not named here are refused, so that no misspelt one is lost. A line is UTF-8 and
-at most 64 MiB long.
+Members that are not named here are refused, so that no misspelt one is lost. `owner` is who may
+read a helper conversation; the others have none. A line is UTF-8, at most 64 MiB long, and as
+strict as a request's body (`gateway/requests.py`).
 """
 
 import math
@@ -23,6 +24,9 @@ from typing import Final, get_args
 
 import orjson
 
+from gateway.access.session_tokens import DIALECT as HELPER
+from gateway.access.session_tokens import identity_named
+from gateway.errors import BadRequest
 from gateway.messages import (
     NO_TERMS,
     Conversation,
@@ -34,7 +38,7 @@ from gateway.messages import (
     Role,
     Terms,
 )
-from gateway.requests import CLIENT_ID
+from gateway.requests import CLIENT_ID, parse_json_object
 
 LINE_BYTES: Final = 64 * 1024 * 1024
 DIALECTS: Final = ("hyponema", "hyperleap", "widget", "helper")
@@ -97,16 +101,21 @@ def from_line(line: bytes, defaults: Defaults) -> Conversation:
     if len(line) > LINE_BYTES:
         raise BadLine([f"the line is over {LINE_BYTES} bytes"])
     try:
-        members = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise BadLine([f"is not JSON: {error.msg} at byte {error.pos}"]) from None
-    if not isinstance(members, dict):
-        raise BadLine(["is not a JSON object"])
+        members = parse_json_object(line)
+    except BadRequest as error:
+        raise BadLine([_unreadable(error)]) from None
     reader = _Reader(members, "", defaults)
     conversation = _conversation(reader, defaults)
     if reader.problems:
         raise BadLine(reader.problems)
     return conversation
+
+
+def _unreadable(error: BadRequest) -> str:
+    text, cause = error.issues[0].issue, error.__cause__
+    if isinstance(cause, orjson.JSONDecodeError):
+        return f"{text}: {cause.msg} at byte {cause.pos}"
+    return text
 
 
 def time_text(seconds: float) -> str:
@@ -243,7 +252,7 @@ def _conversation(reader: _Reader, defaults: Defaults) -> Conversation:
     return Conversation(
         key,
         public_id,
-        reader.optional("owner"),
+        _owner(reader, key.dialect),
         created_at,
         messages,
         reader.optional("subject"),
@@ -253,6 +262,18 @@ def _conversation(reader: _Reader, defaults: Defaults) -> Conversation:
         status,
         _terms(reader.inside("terms")),
     )
+
+
+def _owner(reader: _Reader, dialect: str) -> str | None:
+    said = reader.optional("owner")
+    if dialect != HELPER:
+        if said:
+            reader.fault("owner", f"is not known on {dialect}")
+        return None
+    identity = identity_named(said or "")
+    if identity is None:
+        reader.fault("owner", 'is not "email:<address>" or "anonymous:<UUID>": nobody could read it')
+    return identity
 
 
 def _message(reader: _Reader, created_at: float) -> Message:

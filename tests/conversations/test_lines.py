@@ -15,7 +15,7 @@ NOW = 1_795_000_000.25
 PUBLIC = "0123456789abcdef" * 2
 CALLS = (KeptCall("c1", "lookup", '{"q":1}', "[]"), KeptCall("c2", "ask", "{}"))
 WHOLE = Conversation(
-    ConversationKey("acme", "widget", "c-1"),
+    ConversationKey("acme", "helper", "c-1"),
     PUBLIC,
     "email:ada@example.com",
     NOW - 100,
@@ -113,7 +113,11 @@ def test_what_is_no_time_is_refused(value: object) -> None:
         ({"id": 5}, "id is not text"),
         ({"dialect": "smoke"}, "dialect is not one of"),
         ({"public_id": "short"}, "public_id does not match"),
-        ({"owner": 5}, "owner is not text"),
+        ({"owner": "email:ada@example.com"}, "owner is not known on widget"),
+        ({"dialect": "helper"}, 'owner is not "email:'),
+        ({"dialect": "helper", "owner": "ada@example.com"}, 'owner is not "email:'),
+        ({"dialect": "helper", "owner": "anonymous:1"}, 'owner is not "email:'),
+        ({"subject": 5}, "subject is not text"),
         ({"status": "closed"}, "status is not one of"),
         ({"read": -1}, "read is not a count"),
         ({"read": True}, "read is not a count"),
@@ -129,6 +133,20 @@ def test_a_bad_member_is_named(change: dict[str, object], said: str) -> None:
     assert text.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("said", "owner"),
+    [
+        ("email:Ada@Example.com", "email:ada@example.com"),
+        (
+            "anonymous:0000000A-0000-4000-8000-000000000000",
+            "anonymous:0000000a-0000-4000-8000-000000000000",
+        ),
+    ],
+)
+def test_an_owner_is_whom_a_token_names(said: str, owner: str) -> None:
+    assert read({**LEAST, "dialect": "helper", "owner": said}).owner == owner
+
+
 def test_all_problems_are_told_at_once() -> None:
     found = problems({"id": "c", "messages": [{"role": "bot"}, 5], "x": 1}, tenant=None)
     assert [text.split(" ")[0] for text in found] == [
@@ -141,9 +159,21 @@ def test_all_problems_are_told_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", [b"{", b"[]", b"5", b"\xff{}", b'{"a":1} x', b'"\\ud800"'])
-def test_what_is_no_object_is_refused(line: bytes) -> None:
-    with pytest.raises(BadLine, match="is not"):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"{", "is not JSON: unexpected end of data at byte 1"),
+        (b"[]", "is not a JSON object"),
+        (b"5", "is not a JSON object"),
+        (b"\xff{}", "is not JSON"),
+        (b'{"a":1} x', "is not JSON"),
+        (b'"\\ud800"', "is not JSON"),
+        (b'{"terms":{"details":' + b'{"a":' * 300 + b"1" + b"}" * 302, "is nested deeper than 32"),
+        (b'{"messages":[{"role":"user","text":"a","text":"b"}]}', "names a member twice"),
+    ],
+)
+def test_what_is_no_plain_object_is_refused(line: bytes, said: str) -> None:
+    with pytest.raises(BadLine, match=said):
         from_line(line, defaults())
 
 
