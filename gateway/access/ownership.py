@@ -5,7 +5,6 @@ from gateway.messages import Conversation, Principal
 
 
 def check_owner(conversation: Conversation, principal: Principal) -> None:
-    """Raises `NotOwner` for the conversation of another identity; one without an owner is its
-    tenant's."""
-    if conversation.owner is not None and conversation.owner != principal.identity:
+    """Raises `NotOwner` for the conversation of another identity, or of none."""
+    if conversation.owner != principal.identity:
         raise NotOwner("the token's identity does not own the conversation")

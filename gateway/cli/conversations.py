@@ -1,6 +1,8 @@
 """`gateway conversations`. Results go to stdout, progress and problems to stderr."""
 
 import asyncio
+import errno
+import os
 import shutil
 import sys
 import tempfile
@@ -10,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import IO, TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -91,16 +93,18 @@ def _show(file: Path | None, tenant: str, dialect: str, id: str) -> None:
 @config_option
 @_tenant
 @_dialect
-@click.argument("out", type=click.File("wb", lazy=True), default="-")
-def _export(file: Path | None, tenant: str | None, dialect: str | None, out: BinaryIO) -> None:
+@click.argument("out", type=click.Path(dir_okay=False), default="-")
+def _export(file: Path | None, tenant: str | None, dialect: str | None, out: str) -> None:
     """Write conversations to OUT (default: stdout), one JSON line each.
 
-    README has the format. They are as sensitive as the store itself.
+    README has the format. They are as sensitive as the store itself: a new file is its owner's
+    only.
     """
     from gateway.conversations.transfer import Chosen, export
 
     async def write(store: "ConversationStore") -> None:
-        count = await export(store, Chosen(tenant, dialect), out, _Progress("exported"))
+        with _written(out) as lines:
+            count = await export(store, Chosen(tenant, dialect), lines, _Progress("exported"))
         click.echo(f"exported {count} conversations", err=True)
 
     _with_store(_stored(file), write)
@@ -134,9 +138,10 @@ def _import(
         now - stored.retention_days * 86_400,
         skip_existing,
         lambda text: click.echo(text, err=True),
+        _Progress("judged", "lines"),
         _Progress("imported"),
     )
-    with _read_twice(source) as lines:
+    with _told(), _read_twice(source) as lines:
         if check:
             judge(lines, how)
             click.echo("good" if not how.tally.problems else _problems(how.tally), err=True)
@@ -185,11 +190,12 @@ def _delete(
         keys = [ConversationKey(tenant, dialect, name) for name in ids]
         if everything:
             keys = [one.key async for one in each(store, Chosen(tenant, dialect))]
-        deleted = 0
+        deleted, progress = 0, _Progress("deleted")
         for key in keys:
             try:
                 await store.delete(key)
                 deleted += 1
+                progress(deleted)
             except NotFound:
                 missing.append(key.id)
         click.echo(f"deleted {deleted} conversations", err=True)
@@ -219,12 +225,7 @@ def _with_store(
     *,
     make: bool = False,
 ) -> None:
-    """Opens the store, works, closes it; what fails is one line on stderr and exit code 1.
-
-    Without `make` it has to be there already.
-    """
-    from gateway.errors import GatewayError
-
+    """Opens the store, works, closes it. Without `make` it has to be there already."""
     if stored.missing is not None and not make:
         click.echo(f"there is no file {stored.missing}: no gateway has stored anything", err=True)
         sys.exit(1)
@@ -236,11 +237,37 @@ def _with_store(
         finally:
             await stored.store.close()
 
-    try:
+    with _told():
         asyncio.run(run())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What fails in the block is one line on stderr and exit code 1."""
+    from gateway.errors import GatewayError
+
+    try:
+        yield
     except GatewayError as error:
         click.echo(str(error), err=True)
-        sys.exit(1)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # whoever reads the output has enough of it, which click knows how to end
+        where = f": {error.filename}" if error.filename else ", so what was written is not whole"
+        click.echo(f"stopped: {error.strerror}{where}", err=True)
+    else:
+        return
+    sys.exit(1)
+
+
+@contextmanager
+def _written(out: str) -> Iterator[IO[bytes]]:
+    def private(path: str, flags: int) -> int:
+        return os.open(path, flags, 0o600)
+
+    stream: IO[bytes]
+    with click.open_file(out, "wb") if out == "-" else open(out, "wb", opener=private) as stream:
+        yield stream
 
 
 @contextmanager
@@ -257,15 +284,16 @@ def _read_twice(source: BinaryIO) -> Iterator[BinaryIO]:
 class _Progress:
     """Says how far the work is, at most once a second."""
 
-    def __init__(self, done: str) -> None:
+    def __init__(self, done: str, what: str = "conversations") -> None:
         self._done = done
+        self._what = what
         self._next = time.monotonic() + _PROGRESS_S
 
     def __call__(self, count: int) -> None:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _PROGRESS_S
-            click.echo(f"{self._done} {count} conversations so far", err=True)
+            click.echo(f"{self._done} {count} {self._what} so far", err=True)
 
 
 def _summary(tally: "Tally") -> str:

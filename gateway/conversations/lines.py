@@ -272,7 +272,7 @@ def _owner(reader: _Reader, dialect: str) -> str | None:
         return None
     identity = identity_named(said or "")
     if identity is None:
-        reader.fault("owner", 'is not "email:<address>" or "anonymous:<UUID>": nobody could read it')
+        reader.fault("owner", "is not email:<address> or anonymous:<UUID>: nobody could read it")
     return identity
 
 

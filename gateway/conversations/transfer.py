@@ -6,7 +6,7 @@ An import judges every line before it writes anything, and writes each conversat
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 from gateway.conversations.lines import (
     LINE_BYTES,
@@ -42,6 +42,7 @@ class Chosen:
 class Tally:
     """What became of an import's lines."""
 
+    judged: int = 0
     imported: int = 0
     there: int = 0
     expired: int = 0
@@ -51,13 +52,15 @@ class Tally:
 @dataclass(slots=True)
 class Import:
     """How lines are to be read: `tenants` are the configured ones, what was last written to
-    before `oldest` (epoch seconds) would expire at once. `problem` is told each problem."""
+    before `oldest` (epoch seconds) would expire at once. `problem` is told each problem, `judging`
+    and `progress` how many lines were judged and conversations imported so far."""
 
     defaults: Defaults
     tenants: Sequence[str]
     oldest: float
     skip_existing: bool
     problem: Tell
+    judging: Callable[[int], None]
     progress: Callable[[int], None]
     tally: Tally = field(default_factory=Tally)
 
@@ -90,7 +93,7 @@ async def messages_of(store: ConversationStore, key: ConversationKey) -> list[Me
 
 
 async def export(
-    store: ConversationStore, chosen: Chosen, out: BinaryIO, progress: Callable[[int], None]
+    store: ConversationStore, chosen: Chosen, out: IO[bytes], progress: Callable[[int], None]
 ) -> int:
     """Writes the chosen conversations as lines; how many there were.
 
@@ -154,8 +157,10 @@ def judge(source: BinaryIO, how: Import) -> None:
             elif twin != number:
                 problems.append(f"public_id is that of line {twin}")
         for text in problems:
-            how.problem(f"line {number}: {text}")
+            how.problem(f"line {number}: {plain(text)}")
         how.tally.problems += len(problems)
+        how.tally.judged += 1
+        how.judging(how.tally.judged)
 
 
 async def _restore(

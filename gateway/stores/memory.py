@@ -161,7 +161,7 @@ class MemoryStore:
         if key not in self._entries and create:
             self._add(key, owner=identity, subject=None, terms=NO_TERMS)
         entry = self._entry(key)
-        if entry.about.owner is not None and entry.about.owner != identity:
+        if entry.about.owner != identity:
             raise NotOwner("the conversation has another owner")
         now = time.monotonic()
         if entry.leased_until is not None and entry.leased_until > now:

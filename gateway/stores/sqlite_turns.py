@@ -33,10 +33,10 @@ from gateway.stores.statements import add_messages, create, load
 _LEASE: Final = """
 UPDATE conversations SET turn = turn + 1, leased_until = ?
 WHERE tenant = ? AND dialect = ? AND id = ? AND updated_at >= ?
-  AND (owner IS NULL OR owner IS ?) AND NOT leased_until BETWEEN ? AND ?
+  AND owner IS ? AND NOT leased_until BETWEEN ? AND ?
 RETURNING number, turn
 """
-_STATE: Final = """
+_OWNER: Final = """
 SELECT owner FROM conversations WHERE tenant = ? AND dialect = ? AND id = ? AND updated_at >= ?
 """
 _RENEW: Final = """
@@ -172,10 +172,9 @@ def _take(opening: Opening, connection: apsw.Connection) -> tuple[int, int]:
 def _make(opening: Opening, connection: apsw.Connection) -> None:
     """Makes the conversation, if that is all that is missing, else raises why it is not free."""
     new = opening.new
-    found = rows(connection, _STATE, (*new.key, opening.oldest))
+    found = rows(connection, _OWNER, (*new.key, opening.oldest))
     if found:
-        owner = found[0][0]
-        if owner is not None and owner != new.owner:
+        if found[0][0] != new.owner:
             raise NotOwner("the conversation has another owner")
         raise ConversationBusy("a turn is running on this conversation")
     if not opening.create:

@@ -174,7 +174,7 @@ if not live(base, id, oldest) then
   make(base, id, ARGV[13], identity, '', now, ARGV[14], '', ARGV[15], ARGV[16], ARGV[17])
 else
   local owner = redis.call('HGET', c, 'o')
-  if owner and identity ~= '=' .. owner then return {'stranger'} end
+  if identity ~= (owner and '=' .. owner or '') then return {'stranger'} end
 end
 local held = redis.call('GET', l)
 local token

@@ -15,6 +15,8 @@ from tests.e2e.world import open_world, read
 from tests.stores.rig import ROOT
 from tests.valkey import ValkeyProcess, valkey
 
+ADA = "email:ada@example.com"
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyProcess]:
@@ -88,12 +90,32 @@ def test_what_was_imported_is_exported_and_imported_elsewhere(file: Path, tmp_pa
     assert sorted(again.splitlines()) == sorted(out.read_bytes().splitlines())
 
 
+def test_an_export_is_for_its_owner_only(file: Path, tmp_path: Path) -> None:
+    bring(file, 1)
+    out = tmp_path / "all.jsonl"
+    assert run(file, "export", str(out)).exit_code == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("/dev/full", "stopped: No space left on device, so what was written is not whole"),
+        ("/dev/null/x", "stopped: Not a directory: /dev/null/x"),
+    ],
+)
+def test_an_export_that_cannot_be_written_says_so(file: Path, out: str, told: str) -> None:
+    bring(file, 1)
+    result = run(file, "export", out)
+    assert (result.exit_code, said(result)) == (1, told)
+
+
 def test_every_problem_is_told_and_nothing_is_imported(file: Path) -> None:
     given = lines(
         line(1),
         "{",
         "",
-        line(2, status="closed", x=1),
+        line(2, status="closed", **{"\x07": 1}),
         line(3, tenant="globex"),
         line(1),
         line(4, public_id="0" * 32),
@@ -105,6 +127,7 @@ def test_every_problem_is_told_and_nothing_is_imported(file: Path) -> None:
     assert [text.split(":")[0] for text in told[:-1]] == [
         *("line 2", "line 4", "line 4", "line 5", "line 6", "line 8")
     ]
+    assert "\x07" not in result.stderr
     assert told[-1] == "imported 0 conversations; 6 problems"
     assert "is the conversation of line 1" in told[4]
     assert "public_id is that of line 7" in told[5]
@@ -142,7 +165,7 @@ def test_what_has_expired_is_left_out(file: Path) -> None:
 
 
 def test_lists_and_exports_are_filtered(file: Path) -> None:
-    given = lines(line(1), line(2, dialect="helper"))
+    given = lines(line(1), line(2, dialect="helper", owner=ADA))
     run(file, "import", "--tenant", "acme", "-", stdin=given)
     assert listed(file) == ["c1", "c2"]
     assert listed(file, "--dialect", "helper") == ["c2"]
@@ -156,11 +179,12 @@ def test_a_conversation_is_shown_without_commands_for_the_terminal(file: Path) -
         {"role": "user", "text": "first\nsecond \x1b[2J"},
         {"role": "assistant", "text": "Half", "status": "partial", "calls": [call]},
     ]
-    run(file, "import", "--tenant", "acme", "-", stdin=lines(line(1, messages=said, owner="ada")))
-    result = run(file, "show", "--tenant", "acme", "--dialect", "widget", "c1")
+    given = lines(line(1, messages=said, dialect="helper", owner=ADA, subject="a\x07b"))
+    run(file, "import", "--tenant", "acme", "-", stdin=given)
+    result = run(file, "show", "--tenant", "acme", "--dialect", "helper", "c1")
     assert result.exit_code == 0
-    assert "\x1b" not in result.stdout
-    for part in ("acme / widget / c1", "  first\n  second", "(cut short)", "> lookup({})", "ada"):
+    assert not {"\x1b", "\x07"} & set(result.stdout)
+    for part in ("acme / helper / c1", "  first\n  second", "(cut short)", "> lookup({})", ADA):
         assert part in result.stdout
     missing = run(file, "show", "--tenant", "acme", "--dialect", "widget", "c9")
     assert (missing.exit_code, missing.stderr) == (1, "unknown conversation\n")

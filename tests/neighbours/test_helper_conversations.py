@@ -210,6 +210,11 @@ class TestForeign:
             await ask(helper.update, principal, {"markRead": True}, slug=slug)
         assert await helper.count_unread() == 1
 
+    async def test_what_is_nobodys_is_shown_to_nobody(self, helper: Helper) -> None:
+        await helper.begin("s", owner=Principal("acme", "key", "support"))
+        with pytest.raises(NotOwner):
+            await ask(helper.show, ADA, slug="s")
+
     async def test_nobody_else_finds_it_listed(self, helper: Helper) -> None:
         await helper.begin("s", turns=1)
         for principal in (EVE, ELSEWHERE):

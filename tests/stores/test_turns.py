@@ -156,6 +156,15 @@ class TestLease:
             await begin(store, identity="email:eve@example.com")
         await store.commit(turn.lease, exchange(1))
 
+    async def test_what_has_no_owner_is_not_for_those_with_an_identity(
+        self, store: ConversationStore
+    ) -> None:
+        await store.create(KEY, owner=None, subject=None)
+        for identity in (ADA, ""):
+            with pytest.raises(NotOwner):
+                await begin(store, identity=identity)
+        assert (await begun(store, identity=None)).conversation.owner is None
+
     @pytest.mark.parametrize("again", [False, True], ids=["deleted", "made anew"])
     async def test_a_deleted_conversation_does_not_come_back_with_a_turn(
         self, store: ConversationStore, again: bool
