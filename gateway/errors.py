@@ -242,7 +242,7 @@ class FirstTokenTimeout(UpstreamTimeout):
 
 
 class IdleTimeout(UpstreamTimeout):
-    """No byte for `idle_s`."""
+    """No byte for `idle_s`, though the model had begun to generate."""
 
 
 class TotalTimeout(UpstreamTimeout):

@@ -78,7 +78,7 @@ class Watch:
         self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     def token_came(self) -> None:
-        """The model generated something: from now on only silence and the total count."""
+        """The model generated something: from now on silence and the total count."""
         self._first_token_by = NEVER
 
     def model_ended(self) -> None:
@@ -126,7 +126,8 @@ class Watch:
             return None  # a slow reader holds the reads up; that is not the model's silence
         if now >= self._first_token_by:
             return FirstTokenTimeout("nothing generated within first_token_s")
-        if now - self.read_at >= self._idle_s:
+        # A model that thinks, loads or queues first may be silent: that is the clock above.
+        if self._first_token_by == NEVER and now - self.read_at >= self._idle_s:
             return IdleTimeout("silent for idle_s")
         if now >= self._total_by:
             return TotalTimeout("the call passed total_s")

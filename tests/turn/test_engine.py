@@ -6,6 +6,7 @@ from gateway.errors import (
     ContextLength,
     Drained,
     GatewayError,
+    ReplyTooLong,
     StoreUnavailable,
     Truncated,
     UpstreamError,
@@ -130,6 +131,8 @@ async def test_a_reply_over_output_bytes_ends_as_truncated() -> None:
     assert isinstance(failed, TurnFailed)
     assert failed.kind == "truncated"
     assert play.kept == [("x" * 60, "partial")]
+    assert (play.tally.deltas, play.tally.delivered) == (2, 1)
+    assert [type(error) for error in model.ends] == [ReplyTooLong]  # the gateway's own cut
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,12 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
     assert model.streams[0].closed
 
 
+async def test_what_a_finished_model_billed_is_counted_though_nobody_takes_its_last_words() -> None:
+    client = RecordingClient(stall=True)
+    play = await Play(ScriptedModel([[TextDelta("a"), STOP]]), client=client, send_s=0.1).run()
+    assert (play.tally.outcome, play.tally.usage) == ("client_disconnect", STOP.usage)
+
+
 async def test_a_client_that_goes_away_closes_the_model_call_and_keeps_what_it_saw() -> None:
     model = ScriptedModel([[TextDelta("a")], 30.0])
     play = Play(model)
@@ -241,7 +250,7 @@ async def test_a_client_that_does_not_take_its_failure_is_given_up(
 ) -> None:
     client = RecordingClient(stall_at_end=True)
     steps: list[Step] = [[TextDelta("a")], step] if opened else [step]
-    model = ScriptedModel(steps, idle_s=0.1)
+    model = ScriptedModel(steps, first_token_s=0.1, idle_s=0.1)
     play = await Play(model, client=client, send_s=0.1).run()
     assert play.tally.outcome in ("upstream_error", "upstream_timeout")
     assert client.ended == 0
