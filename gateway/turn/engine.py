@@ -22,7 +22,6 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.events import (
-    ModelEvent,
     ModelFinished,
     RoundFinished,
     TurnEvent,
@@ -30,8 +29,8 @@ from gateway.events import (
     TurnFinished,
 )
 from gateway.messages import KeptCall, MessageStatus
-from gateway.ports.turns import Downstream, ModelStream
-from gateway.turn.calls import ModelCalls
+from gateway.ports.turns import Downstream
+from gateway.turn.calls import ModelCalls, Running
 from gateway.turn.plan import TurnPlan
 from gateway.turn.reply import ReplyFold, joined
 from gateway.turn.tally import TurnTally
@@ -111,16 +110,16 @@ class Turn:
         if not isinstance(running.events[0], ModelFinished):
             self._tally.first_generated = self._loop.time()
         try:
-            finished = await self._relay(running.stream, running.events)
-            running.entry.usage = finished.usage
+            finished = await self._relay(running)
         except BaseException as error:
             await calls.end(running, error)
             raise
         await calls.end(running, None)
         await self._succeed(finished)
 
-    async def _relay(self, stream: ModelStream, events: list[ModelEvent]) -> ModelFinished:
+    async def _relay(self, running: Running) -> ModelFinished:
         """Hands events on until the model has finished: the path of every token."""
+        stream, events = running.stream, running.events
         down, tally, watch, now = self._down, self._tally, self._watch, self._loop.time
         reply = self._reply
         await down.begin()
@@ -130,6 +129,7 @@ class Turn:
                 last = events[-1]
                 if isinstance(last, ModelFinished):
                     finished = last
+                    running.entry.usage = finished.usage
                     events.pop()
                 spoke = reply.take(events)
                 tally.deltas = reply.deltas
@@ -177,6 +177,7 @@ class Turn:
 
     async def _fail(self, error: GatewayError) -> None:
         self._watch.close_turn()
+        self._tally.deltas = self._reply.deltas  # those that were one too many as well
         self._tally.outcome = "client_disconnect" if isinstance(error, Cancelled) else error.kind
         if self._down.terminal_sent:
             return  # a second terminal record would be one too many

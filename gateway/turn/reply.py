@@ -1,12 +1,12 @@
 """Folds a turn's events into the reply that history keeps. Sans-IO.
 
 Bound: all that the model generated in the turn, text, reasoning and calls, holds at most
-`output_bytes` bytes of UTF-8; what comes after is `Truncated`.
+`output_bytes` bytes of UTF-8; what comes after is `ReplyTooLong`.
 """
 
 from collections.abc import Sequence
 
-from gateway.errors import Truncated
+from gateway.errors import ReplyTooLong
 from gateway.events import (
     CitationFound,
     FinishReason,
@@ -23,7 +23,7 @@ from gateway.messages import KeptCall
 
 
 class ReplyFold:
-    """What the model has said so far; `deltas` counts text and reasoning deltas."""
+    """What the model has said so far; `deltas` counts the pieces of text, reasoning and calls."""
 
     def __init__(self, output_bytes: int) -> None:
         self.deltas = 0
@@ -50,7 +50,7 @@ class ReplyFold:
     def take(self, events: Sequence[ModelEvent]) -> bool:
         """Adds events that are about to be sent; true if any of them is text to be seen.
 
-        Raises `Truncated` if they would pass the bound, and then adds none of their text.
+        Raises `ReplyTooLong` if they would pass the bound, and then adds none of their text.
         """
         parts: list[str] = []
         for event in events:
@@ -65,8 +65,10 @@ class ReplyFold:
                 self.deltas += 1
                 self._spend(event.text)
             elif isinstance(event, ToolCallStarted):
+                self.deltas += 1
                 self._spend(event.call_id, event.name)
             elif isinstance(event, ToolCallDelta):
+                self.deltas += 1
                 self._spend(event.arguments)
             elif isinstance(event, ToolCallEnded):
                 call = KeptCall(event.call_id, event.name, event.arguments)
@@ -82,7 +84,7 @@ class ReplyFold:
         for text in texts:
             self._left -= len(text) if text.isascii() else len(text.encode())
         if self._left < 0:
-            raise Truncated("the reply passed output_bytes")
+            raise ReplyTooLong("the reply passed output_bytes")
 
 
 def generated(events: Sequence[ModelEvent]) -> bool:

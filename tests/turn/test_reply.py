@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.errors import Truncated
+from gateway.errors import ReplyTooLong
 from gateway.events import (
     CitationFound,
     ModelEvent,
@@ -15,7 +15,8 @@ from gateway.turn.reply import ReplyFold, joined
 def test_text_is_folded_and_deltas_are_counted() -> None:
     fold = ReplyFold(100)
     assert fold.take([TextDelta("a"), ReasoningDelta("hm"), TextDelta("b")])
-    assert (fold.text, fold.deltas) == ("ab", 3)
+    assert not fold.take([ToolCallStarted("1", "f"), ToolCallDelta("1", "{}")])
+    assert (fold.text, fold.deltas) == ("ab", 5)
 
 
 def test_reasoning_alone_is_nothing_to_be_seen() -> None:
@@ -32,14 +33,14 @@ def test_citations_are_kept_in_order() -> None:
 def test_text_over_the_bound_is_refused_and_not_kept() -> None:
     fold = ReplyFold(3)
     fold.take([TextDelta("abc")])
-    with pytest.raises(Truncated):
+    with pytest.raises(ReplyTooLong):
         fold.take([TextDelta("d")])
     assert fold.text == "abc"
 
 
 def test_what_came_with_text_over_the_bound_is_not_kept_either() -> None:
     fold = ReplyFold(3)
-    with pytest.raises(Truncated):
+    with pytest.raises(ReplyTooLong):
         fold.take([TextDelta("ab"), TextDelta("cd")])
     assert fold.text == ""
 
@@ -55,7 +56,7 @@ def test_what_came_with_text_over_the_bound_is_not_kept_either() -> None:
     ],
 )
 def test_all_that_is_generated_counts_for_the_bound_in_bytes(events: list[ModelEvent]) -> None:
-    with pytest.raises(Truncated):
+    with pytest.raises(ReplyTooLong):
         ReplyFold(3).take(events)
 
 
