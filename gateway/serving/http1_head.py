@@ -13,12 +13,13 @@ from typing import Final
 HEAD_BYTES: Final = 32_768
 BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 """What is no line end and may not stand in a line either."""
+HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"""A host and its port, in form; without a user's name (RFC 9110 section 4.2.4)."""
 
 _FIELDS: Final = 208
 _END: Final = b"\r\n\r\n"
 _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
-_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _SCHEME_PORT: Final = re.compile(rb":(?:80|443)?\Z")
 
 
@@ -69,7 +70,7 @@ def read_head(head: bytes) -> Head:
     hosts = fields.get(b"host", [])
     if len(hosts) > 1 or (version == b"HTTP/1.1" and not hosts):
         raise Refused(400, "exactly one host is required")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not HOST.fullmatch(hosts[0]):
         raise Refused(400, "the host is malformed")
     _check_length(fields, version)
     return Head(_origin_form(method, target, hosts))

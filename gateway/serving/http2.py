@@ -11,6 +11,7 @@ when the last stream is over (RFC 9113 section 6.8).
 """
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -152,8 +153,11 @@ class Http2Protocol:
         elif isinstance(event, StreamEnded):
             self._request_ended(event.stream_id)
         elif isinstance(event, StreamReset):
+            if not event.remote_reset and event.stream_id not in self._streams:
+                self._config.refused("bad_request")
             self._reset(event.stream_id)
         elif isinstance(event, HeadersTooLong):
+            self._config.refused("bad_request")
             with suppress(ProtocolError):  # it may have been reset in the same read
                 self._answer(event.stream_id, 431)
                 if not event.ended:
@@ -164,6 +168,7 @@ class Http2Protocol:
     def _request(self, event: RequestReceived) -> None:
         number = event.stream_id
         if self._is_full or number > self._last_stream:
+            self._config.refused("overloaded" if self._is_full else "draining")
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         if number not in self._h2.streams:
@@ -172,6 +177,7 @@ class Http2Protocol:
         try:
             request = read_request(event.headers, ended=ended)
         except Malformed:
+            self._config.refused("bad_request")
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
         stream = Http2Stream(self, self._h2.streams[number], request)
@@ -259,7 +265,8 @@ class Http2Protocol:
 
     def _answer(self, number: int, status: int) -> None:
         """A whole answer without a body."""
-        self._head(Response(number, [(b"content-length", b"0")], status), end=True)
+        fields = [(b"content-length", b"0"), (b"x-request-id", uuid.uuid4().hex.encode())]
+        self._head(Response(number, fields, status), end=True)
 
     def _answered(self, stream: Http2Stream) -> None:
         stream.answered()

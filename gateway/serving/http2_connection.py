@@ -192,6 +192,7 @@ class ServerConnection(H2Connection):
     def _handle_data_on_closed_stream(
         self, events: list[Event], exc: StreamClosedError, frame: DataFrame
     ) -> Answer:
+        self.floods.late()
         frames, events = super()._handle_data_on_closed_stream(events, exc, frame)
         if not any(isinstance(event, StreamReset) for event in events):
             # It has been told already, and may not have heard of it (RFC 9113 section 5.1).

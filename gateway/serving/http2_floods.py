@@ -99,6 +99,10 @@ class Floods:
         if not size:
             self._require(self._empty.take(), "empty frames")
 
+    def late(self) -> None:
+        """A DATA frame came for a stream that is closed."""
+        self._require(self._tiny.take(), "DATA frames for closed streams")
+
     def fault(self) -> None:
         """A stream was reset, by either side, or a request refused; `check` raises for it."""
         self._calm = self._faults.take() and self._calm

@@ -15,6 +15,7 @@ from hpack import HPACKError
 from hpack.hpack import Decoder, decode_integer
 from hpack.struct import HeaderTuple
 
+from gateway.serving.http1_head import HOST
 from gateway.serving.http2_floods import Flood
 
 Field = tuple[bytes, bytes]
@@ -31,6 +32,7 @@ _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*|\*")
 _BAD_VALUE: Final = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
+_SCHEMES: Final = (b"http", b"https")  # either may come through a proxy that ends TLS
 _REQUIRED: Final = (b":method", b":scheme", b":path")
 _PSEUDO: Final = frozenset((*_REQUIRED, b":authority"))
 # RFC 9113 section 8.2.2.
@@ -164,16 +166,16 @@ def _checked_pseudo(pseudo: dict[bytes, bytes], host: bytes | None) -> str:
     """The method, if the pseudo fields are those of a request (RFC 9113 section 8.3.1)."""
     if any(name not in pseudo for name in _REQUIRED):
         raise Malformed("a pseudo field is missing")
-    if any(_BAD_VALUE.search(value) for value in pseudo.values()):
-        raise Malformed("a pseudo field's value has characters that it may not have")
+    if pseudo[b":scheme"] not in _SCHEMES:
+        raise Malformed("a scheme that is not served")
     if not _TARGET.fullmatch(pseudo[b":path"]):
         raise Malformed("a path that is none")
-    authority = pseudo.get(b":authority")
-    if (authority if authority is not None else host) is None:
-        raise Malformed("no authority")
-    if authority is not None and host is not None and authority != host:
+    authority = pseudo.get(b":authority", host)
+    if authority is None or not HOST.fullmatch(authority):
+        raise Malformed("no authority, or one that is malformed")
+    if host is not None and authority != host:
         raise Malformed("two different authorities")
     method = pseudo[b":method"]
     if not _METHOD.fullmatch(method) or method == b"CONNECT":
         raise Malformed("a method that is none here")
-    return method.decode("ascii").upper()
+    return method.decode("ascii")

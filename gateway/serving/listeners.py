@@ -79,6 +79,7 @@ async def serve(
     connections: Connections | None = None,
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
+    refused: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves until `stop` is set, then closes every connection; otherwise as `serving`."""
     async with serving(
@@ -89,6 +90,7 @@ async def serve(
         connections=connections,
         secure=secure,
         tls=tls,
+        refused=refused,
     ):
         await stop.wait()
 

@@ -22,7 +22,8 @@ class Service:
     """The application and its server.
 
     `running` counts its handlers per path, `ended` those that are over, `sent` the bytes that its
-    `send` took; `go` lets the waiting ones on. `faults` is what the event loop complained of.
+    `send` took; `go` lets the waiting ones on. `refused` are the kinds of what never reached it,
+    `faults` what the event loop complained of.
     """
 
     def __init__(self, address: Address, connections: Connections, *, tls: bool) -> None:
@@ -33,6 +34,7 @@ class Service:
         self.ended: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.bodies: list[bytes] = []
+        self.refused: list[str] = []
         self.records: list[bytes] = []
         self.go = asyncio.Event()
         self.faults: list[dict[str, object]] = []
@@ -121,6 +123,7 @@ async def service(
                 connections=it.connections,
                 secure=secure,
                 tls=server_context(CERTIFICATE, CERTIFICATE) if tls else None,
+                refused=it.refused.append,
             )
         )
         try:

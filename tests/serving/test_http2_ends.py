@@ -140,6 +140,7 @@ async def test_a_drain_lets_streams_finish_and_new_ones_come_until_the_second_go
         assert (second.last_stream_id, second.error_code) == (3, 0)
         client.write(client.request(5))
         assert await client.reset(5) == ErrorCodes.REFUSED_STREAM
+        assert it.refused == ["draining"]
         it.go.set()
         assert await client.body(1) == [b"done"]
         assert await client.end() == []

@@ -69,6 +69,7 @@ FLOODS: dict[str, tuple[Callable[[Frames, int], list[Frame]], int]] = {
     "unknown frames": (lambda it, n: [ExtensionFrame(0xFA, n)], 500),
     "empty DATA": (lambda it, n: [it.data(1)], 30),
     "DATA of one byte": (lambda it, n: [it.data(1, b"x")], 3000),
+    "DATA for a closed stream": (lambda it, n: [it.rst(1), it.data(1, b"x" * 100)][n > 3 :], 3000),
     "empty HEADERS": (lambda it, n: [HeadersFrame(n, b"", flags=["END_HEADERS"])], 30),
     "WINDOW_UPDATE": (lambda it, n: [it.credit(0, 1)], 100),
     "WINDOW_UPDATE of a stream": (lambda it, n: [it.credit(1, 1)], 100),

@@ -1,3 +1,4 @@
+import re
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -33,6 +34,10 @@ MALFORMED: dict[str, list[tuple[str, str | bytes]]] = {
     "a path with a byte that is not ASCII": replaced(":path", b"/\xff"),
     "a query with a byte that is not ASCII": replaced(":path", b"/?\xff"),
     "a path with a space": replaced(":path", "/a b"),
+    "a scheme of another kind": replaced(":scheme", "ftp"),
+    "an authority that is none": replaced(":authority", "test/path x"),
+    "an authority with a user": replaced(":authority", "user@test"),
+    "a host that is none": [*without(":authority"), ("host", "a b")],
     "a path of another form": replaced(":path", "http://test/"),
     "an empty path": replaced(":path", ""),
     "a method with a byte that is not ASCII": replaced(":method", b"\xff"),
@@ -80,6 +85,7 @@ async def test_a_malformed_request_costs_its_stream_only(
         assert await client.body(5) == [b"done"]
         assert it.running.total() == 0
         assert it.ended.total() == 2
+        assert it.refused == ["bad_request"]
 
 
 BODIES: dict[str, Callable[[Frames], list[Frame]]] = {
@@ -116,6 +122,12 @@ async def test_trailers_with_a_name_that_they_may_not_have_cost_their_stream_onl
         assert await client.reset(1) == ErrorCodes.PROTOCOL_ERROR
         client.write(client.request(3))
         assert await client.body(3) == [b"done"]
+
+
+async def test_a_method_is_what_its_client_wrote(it: Service) -> None:
+    async with await it.client() as client:
+        client.write(client.request(1, method="head"))
+        assert await client.body(1) == [b"done"]
 
 
 async def test_trailers_end_a_body(it: Service) -> None:
@@ -161,6 +173,7 @@ async def test_the_hundred_and_first_stream_is_refused_and_the_others_live(it: S
         await it.until(lambda: it.running["/hold"] == 100)
         client.write(client.request(201))
         assert await client.reset(201) == ErrorCodes.REFUSED_STREAM
+        assert it.refused == ["overloaded"]
         it.go.set()
         for number in range(1, 201, 2):
             assert await client.status(number) == "200"
@@ -222,6 +235,8 @@ async def test_a_header_list_that_is_too_long_ends_an_upload_too(it: Service) ->
     async with await it.client() as client:
         client.write(client.request(1, "/", *[(f"x-{i}", "v") for i in range(300)], end=False))
         assert await client.status(1) == "431"
+        assert re.fullmatch("[0-9a-f]{32}", client.fields[1]["x-request-id"])
+        assert it.refused == ["bad_request"]
         client.write(client.data(1, b"x", end=True))
         client.write(client.request(3))
         assert await client.body(3) == [b"done"]
