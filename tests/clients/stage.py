@@ -18,7 +18,8 @@ from tests.e2e.process import GatewayProcess
 from tests.e2e.tls import server_settings
 from tests.e2e.wire import Request
 from tests.e2e.world import World
-from tests.upstream import Script, ScriptedUpstream, Seen, answer
+from tests.model_streams import openai_stream
+from tests.upstream import Script, ScriptedUpstream, Seen, answer, stream
 
 QUESTION: Final = "Grüße, 你好 🧑‍🚀: what now?"
 """What clients say that may say anything."""
@@ -32,6 +33,9 @@ SENTENCES: Final = {
     "<string>",
 }
 """All that the model may be asked: the question, and what the documents' samples say."""
+
+TOOLS_GAVE: Final = 'They gave {"sky":"sunny","city":"Zürich"} and noon.'
+"""What the model says once it is told what a client's own tools gave."""
 
 
 @dataclass(frozen=True)
@@ -134,4 +138,7 @@ def _play(seen: Seen) -> Script:
     asked = [message["content"] for message in messages if message["role"] == "user"]
     if asked[-1] not in SENTENCES:
         return answer(500, {"error": {"message": f"nobody says {asked}"}})
+    if messages[-1]["role"] == "tool":
+        gave = [message["content"] for message in messages if message["role"] == "tool"]
+        return stream(*openai_stream([f"They gave {' and '.join(gave)}."]))
     return BY_WORD[str(document["model"])].script

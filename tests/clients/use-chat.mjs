@@ -1,47 +1,27 @@
-// `useChat` of `@ai-sdk/react` 1.2 in a React tree without a screen.
+// `useChat` of `@ai-sdk/react` 1.2, told how Helper's route wants to be asked.
 
-import { createElement, useEffect } from "react";
-import renderer from "react-test-renderer";
-import { useChat } from "ai4-react";
 import { run, tokens } from "./jobs.mjs";
+import { chatted } from "./react-chat.mjs";
 
-await run(
-  (job, url) =>
-    new Promise((resolve, reject) => {
-      const seen = { usage: null };
-      let sent = false;
-      let tree;
-      function Page() {
-        const chat = useChat({
-          id: `${url} ${job.conversation}`,
-          api: `${url}/api/chat`,
-          headers: { authorization: `Bearer ${job.credential}` },
-          experimental_prepareRequestBody: ({ messages, id }) => ({
-            id,
-            message: messages.at(-1),
-            conversationSlug: job.conversation,
-          }),
-          onFinish(_, { finishReason, usage }) {
-            seen.reason = finishReason;
-            seen.usage = tokens(usage);
-          },
-        });
-        useEffect(() => {
-          if (!sent) {
-            sent = true;
-            chat.append({ role: "user", content: job.text }).catch(reject);
-          } else if (chat.status === "ready" || chat.status === "error") {
-            setTimeout(() => {
-              tree.unmount();
-              resolve({ ...seen, ...shown(chat) });
-            });
-          }
-        }, [chat.status]);
-        return null;
-      }
-      tree = renderer.create(createElement(Page));
+await run(async (job, url) => {
+  const seen = { usage: null };
+  const options = {
+    id: `${url} ${job.conversation}`,
+    api: `${url}/api/chat`,
+    headers: { authorization: `Bearer ${job.credential}` },
+    experimental_prepareRequestBody: ({ messages, id }) => ({
+      id,
+      message: messages.at(-1),
+      conversationSlug: job.conversation,
     }),
-);
+    onFinish(_, { finishReason, usage }) {
+      seen.reason = finishReason;
+      seen.usage = tokens(usage);
+    },
+  };
+  const chat = await chatted(options, job.text);
+  return { ...seen, ...shown(chat) };
+});
 
 function shown({ messages, error, status }) {
   const last = messages.at(-1);
