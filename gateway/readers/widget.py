@@ -1,7 +1,7 @@
 """Clients of the widget's "POST /v1/chat/stream" page: a line is an event, `done` the last word.
 
-The embeddable widget shows `token`s as they come and replaces them by `done.message`; on `error`
-it keeps what a person has read and adds a retry button.
+The embeddable widget shows `token`s as they come and replaces them by `done.message`, or by the
+error. The reader keeps the text that came before an error: it is what the history has to hold.
 """
 
 from collections.abc import Callable
