@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.e2e.canaries import CANARY, found_in
 from tests.e2e.config import key_of, token_of
 from tests.e2e.faults import FAULTS
 from tests.e2e.process import clean_environment
-from tests.e2e.routes import MAIN, STREAMING, WIDGET, Chat
+from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Request
 from tests.e2e.world import PROTOCOLS, World
 from tests.model_streams import openai_chunk, openai_stream
@@ -19,6 +20,7 @@ from tests.model_streams import openai_chunk, openai_stream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SAID = f"My name is {CANARY}."
+RESULT: Final = {"state": "result", "toolCallId": CANARY, "result": {"found": CANARY}}
 
 
 def by_id(chat: Chat) -> str:
@@ -44,15 +46,53 @@ async def test_what_people_and_models_say_is_in_no_log_line_and_no_metric(
     await told_nothing(world)
 
 
-@pytest.mark.parametrize("chat", MAIN, ids=by_id)
-async def test_what_a_model_asks_of_a_tool_is_in_no_log_line(world: World, chat: Chat) -> None:
-    call = {"index": 0, "id": "c1", "type": "function"}
-    call["function"] = {"name": f"look_{CANARY}", "arguments": json.dumps({"q": CANARY})}
-    *_, finish, usage, done = openai_stream([], usage=(3, 4))
+@pytest.mark.parametrize("arguments", [json.dumps({"q": CANARY}), f'{{"q": "{CANARY}'])
+@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
+async def test_what_a_model_asks_of_a_tool_is_in_no_log_line(
+    world: World, chat: Chat, arguments: str
+) -> None:
+    call = {"index": 0, "id": f"call_{CANARY}", "type": "function"}
+    call["function"] = {"name": f"look_{CANARY}", "arguments": arguments}
+    *_, usage, done = openai_stream([], usage=(3, 4))
     finish = openai_chunk({}, finish_reason="tool_calls")
     world.play(openai_chunk({"role": "assistant", "tool_calls": [call]}), finish, usage, done)
-    answer = await world.ask(chat, SAID)
-    assert answer.status == 200
+    await world.ask(chat, SAID)
+    await told_nothing(world)
+
+
+POSTED: Final[dict[str, dict[str, object]]] = {
+    "version 4": {
+        "content": "",
+        "createdAt": "2026-11-22T08:00:00Z",
+        "toolInvocations": [{**RESULT, "toolName": "look", "args": {"q": CANARY}}],
+        "parts": [{"type": "tool-invocation", "toolInvocation": RESULT}],
+    },
+    "version 5": {
+        "parts": [
+            {
+                "type": f"tool-look_{CANARY}",
+                "toolCallId": CANARY,
+                "state": "output-available",
+                "input": {"q": CANARY},
+                "output": {"found": CANARY},
+            }
+        ],
+    },
+    "malformed": {"content": {CANARY: CANARY}, "toolInvocations": CANARY},
+}
+
+
+@pytest.mark.parametrize("message", POSTED.values(), ids=list(POSTED))
+async def test_what_a_client_posts_of_a_tools_result_is_not_told(
+    world: World, message: dict[str, object]
+) -> None:
+    conversation = await world.conversation(HELPER)
+    body = {"conversationSlug": conversation, "message": {"role": "assistant", **message}}
+    world.reply("Hello")
+    answer = await world.send(
+        HELPER.request(conversation, SAID).carrying(json.dumps(body).encode())
+    )
+    assert answer.status == (400 if isinstance(message.get("content"), dict) else 200)
     await told_nothing(world)
 
 
