@@ -5,9 +5,9 @@ requests a minute for each visitor of a tenant. A request is claimed once, befor
 read; it takes from every limit that applies, or from none and is refused. When it is over, its
 slots are free and the tokens that it did not use are back.
 
-Tokens are claimed as a quarter of the body's bytes (the cap where no length is declared) and the
-most that the agent may generate. What they cost in the end is the usage that the upstream told,
-else the claimed input and one token per delta; nothing if nothing was generated.
+Tokens are claimed as a quarter of the body's bytes (once it is read, where no length is declared)
+and the most that the agent may generate. What they cost in the end is the usage that the upstream
+told, else the claimed input and one token per delta; nothing if nothing was generated.
 
 If the ledger cannot be reached, a request that only requests and turns limit is let through and
 counted, because its conversation is in the same store and decides; one with a limit on tokens is
@@ -30,6 +30,7 @@ from gateway.messages import Principal, Usage
 _BYTES_PER_TOKEN: Final = 4
 OUTPUT_TOKENS: Final = 1024
 """What a turn is expected to generate at most where its agent has no `max_tokens`."""
+_TOKENS: Final[LimitName] = "tokens_per_minute"
 _SETTLE_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.access")
 
@@ -62,19 +63,28 @@ class Held:
     `claim` is empty where nothing limits the request.
     """
 
-    def __init__(self, limits: "Limits", claim: Claim, input_tokens: int) -> None:
+    def __init__(self, limits: "Limits", claim: Claim, input_tokens: int | None) -> None:
         self.claim = claim
         self._limits = limits
         self._input_tokens = input_tokens
         self._spent = 0
         self._over = False
 
+    async def measured(self, body_bytes: int) -> None:
+        """The body is read: claims its tokens, if its length had not been declared.
+
+        Raises `RateLimited` and `StoreUnavailable`.
+        """
+        if self._input_tokens is None:
+            self._input_tokens = _tokens_of(body_bytes)
+            self.claim = await self._limits.claim_more(self.claim, self._input_tokens)
+
     def spend(self, usage: Usage | None, deltas: int) -> None:
         """What the turn cost in the end: nothing, if no usage was told and nothing generated."""
         if usage is not None:
             self._spent = usage.input_tokens + usage.output_tokens
         else:
-            self._spent = self._input_tokens + deltas if deltas else 0
+            self._spent = (self._input_tokens or 0) + deltas if deltas else 0
 
     async def give_back(self) -> None:
         """Frees the slots and settles the tokens, once. Never raises for the store's sake.
@@ -135,7 +145,7 @@ class Limits:
                 continue
             if allowed.tokens_per_minute:
                 size = allowed.tokens_per_minute
-                takes.append(Take("tokens_per_minute", f"tokens:{owner}", size, min(tokens, size)))
+                takes.append(Take(_TOKENS, f"tokens:{owner}", size, min(tokens, size)))
             if allowed.concurrent_turns:
                 name = f"turns:{owner}"
                 slots.append(Slot("concurrent_turns", name, allowed.concurrent_turns))
@@ -143,20 +153,45 @@ class Limits:
 
     @asynccontextmanager
     async def admitted(
-        self, principal: Principal, *, visitor: str | None, body_bytes: int, max_tokens: int | None
+        self,
+        principal: Principal,
+        *,
+        visitor: str | None,
+        body_bytes: int | None,
+        max_tokens: int | None,
     ) -> AsyncIterator[Held]:
         """The request's claim, held until the end of the block unless given back before.
 
-        Raises `RateLimited`, and `StoreUnavailable` where tokens are limited.
+        `body_bytes` is the declared length; None is none, and the body's tokens are claimed when
+        it is `measured`. Raises `RateLimited`, and `StoreUnavailable` where tokens are limited.
         """
-        input_tokens = ceil(body_bytes / _BYTES_PER_TOKEN)
-        tokens = input_tokens + (max_tokens or OUTPUT_TOKENS)
+        input_tokens = None if body_bytes is None else _tokens_of(body_bytes)
+        tokens = (input_tokens or 0) + (max_tokens or OUTPUT_TOKENS)
         claim = self.claim(principal, visitor=visitor, tokens=tokens, holder=self._new_id())
         held = Held(self, await self._take(claim), input_tokens)
         try:
             yield held
         finally:
             await held.give_back()
+
+    async def claim_more(self, claim: Claim, tokens: int) -> Claim:
+        """The claim with so many tokens more, which are taken now.
+
+        Raises `RateLimited` and `StoreUnavailable`.
+        """
+        takes = tuple(
+            take._replace(amount=min(take.amount + tokens, take.size))
+            if take.limit == _TOKENS
+            else take
+            for take in claim.takes
+        )
+        more = tuple(
+            take._replace(amount=take.amount - before.amount)
+            for before, take in zip(claim.takes, takes, strict=True)
+            if take.amount > before.amount
+        )
+        await self._take(Claim(self._new_id(), more))
+        return Claim(claim.holder, takes, claim.slots)
 
     async def admit_call(self, principal: Principal, *, visitor: str | None) -> None:
         """Takes one request that runs no turn. Raises `RateLimited`."""
@@ -180,7 +215,7 @@ class Limits:
         refunds = tuple(
             take._replace(amount=take.amount - spent)
             for take in claim.takes
-            if take.limit == "tokens_per_minute" and take.amount != spent
+            if take.limit == _TOKENS and take.amount != spent
         )
         if not refunds and not claim.slots:
             return
@@ -200,7 +235,7 @@ class Limits:
             short = await self._ledger.reserve(claim)
         except StoreUnavailable:
             self._live.pop(claim.holder, None)
-            if any(take.limit == "tokens_per_minute" for take in claim.takes):
+            if any(take.limit == _TOKENS for take in claim.takes):
                 raise
             self._recorder.unchecked()
             return Claim(claim.holder)
@@ -232,3 +267,7 @@ class Limits:
             if self._live:
                 with suppress(StoreUnavailable):
                     await self._ledger.renew(tuple(self._live.values()))
+
+
+def _tokens_of(body_bytes: int) -> int:
+    return ceil(body_bytes / _BYTES_PER_TOKEN)

@@ -117,6 +117,7 @@ class Chat:
         with services.turns.place():
             async with self._admitted(request, principal, agent) as held:
                 body = await request.exchange.body()
+                await held.measured(len(body))
                 chat = dialect.decode_request(request.head, body, options)
                 asked = _Asked(request, dialect, agent, principal, options, chat, body)
                 async with self._seat(asked) as seat:
@@ -131,11 +132,10 @@ class Chat:
     ) -> AbstractAsyncContextManager[Held]:
         """What the request takes from its limits, until it is over."""
         services = self._services
-        declared = request.exchange.declared_bytes
         return services.limits.admitted(
             principal,
             visitor=self._admission.visitor(request.head, request.exchange.client),
-            body_bytes=services.bounds.body_bytes if declared is None else declared,
+            body_bytes=request.exchange.declared_bytes,
             max_tokens=agent.max_tokens,
         )
 

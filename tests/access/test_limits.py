@@ -157,6 +157,35 @@ async def test_a_turn_without_usage_costs_its_input_and_its_deltas() -> None:
     assert not await rig.ends(deltas=70)
 
 
+async def test_a_body_of_undeclared_length_is_claimed_when_it_is_read() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=300)})
+    async with rig.limits.admitted(SITE, visitor=None, body_bytes=None, max_tokens=100) as held:
+        assert await rig.ends(), "200 are left"
+        await held.measured(400)
+        assert not await rig.ends(), "100 are left"
+        held.spend(None, 5)
+    assert await rig.ends(usage=Usage(85, 0)), "195 are left"
+    assert await rig.ends(), "110 are left"
+    assert not await rig.ends(body_bytes=44)
+
+
+async def test_a_body_of_undeclared_length_that_is_too_much_is_refused_and_costs_nothing() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=300)})
+    assert await rig.ends(usage=Usage(100, 0))
+    with pytest.raises(RateLimited):
+        async with rig.limits.admitted(SITE, visitor=None, body_bytes=None, max_tokens=100) as held:
+            await held.measured(404)
+    assert rig.counts.limits == ["tokens_per_minute"]
+    assert await rig.ends(body_bytes=400, usage=Usage(0, 0)), "200 are left"
+
+
+async def test_a_declared_length_is_claimed_once() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=220)})
+    async with rig.limits.admitted(SITE, visitor=None, body_bytes=40, max_tokens=100) as held:
+        await held.measured(40)
+        assert await rig.ends(), "110 are left"
+
+
 async def test_a_turn_that_generated_nothing_costs_no_token() -> None:
     rig = Rig({"acme": Allowance(tokens_per_minute=110)})
     assert await rig.admits(tries=20) == 20

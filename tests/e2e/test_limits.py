@@ -22,6 +22,7 @@ async def world(
     tenants = {
         "few": tenant("few", requests_per_minute=10),
         "single": tenant("single", concurrent_turns=1),
+        "streamed": tenant("streamed", tokens_per_minute=3200),
         "visited": tenant("visited", requests_per_minute_per_client=2),
         **{
             f"thrifty_{name}": tenant(f"thrifty_{name}", tokens_per_minute=1500)
@@ -91,3 +92,10 @@ async def test_a_tenant_over_its_tokens_waits(world: World, chat: Chat) -> None:
     assert refused.status == 429
     assert int(refused.header("retry-after") or 0) > 1
     assert world.calls == calls
+
+
+async def test_a_body_without_a_declared_length_costs_what_it_has(world: World) -> None:
+    for number in range(3):  # three times the cap of a body would be 98304 tokens
+        request = WIDGET.request(f"streamed-{number}", "Hello", tenant="streamed")
+        world.reply("Hello", usage=None)
+        assert (await world.send(request, protocol="h2")).status == 200, f"turn {number}"
