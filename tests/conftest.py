@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 # Two loaded cores make single examples slow without anything being wrong.
-settings.register_profile("gateway", deadline=None, print_blob=True)
+settings.register_profile("gateway", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("long", settings.get_profile("gateway"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 
@@ -40,16 +40,27 @@ HEAVY: Final = (
 )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files whose tests the marker will leave out are not even imported."""
+    if not collection_path.name.startswith("test_"):
+        return None
+    left_out = {"heavy": not _is_heavy(collection_path), "not heavy": _is_heavy(collection_path)}
+    return left_out.get(config.option.markexpr) or None
+
+
+def _is_heavy(path: Path) -> bool:
+    return path.relative_to(Path(__file__).parent).as_posix() in HEAVY
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker for a file's tests, and one for all that compute with the language model.
 
     The model needs every core that it is given, so two of them at once would make both late; they
     begin first because they take longest.
     """
-    here = Path(__file__).parent
     items.sort(key=lambda item: item.get_closest_marker("model") is None)
     for item in items:
         model = item.get_closest_marker("model") is not None
         item.add_marker(pytest.mark.xdist_group("model" if model else item.path.as_posix()))
-        if item.path.relative_to(here).as_posix() in HEAVY:
+        if _is_heavy(item.path):
             item.add_marker(pytest.mark.heavy)

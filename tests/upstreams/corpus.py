@@ -6,13 +6,14 @@ events that they mean, one a line; the last line is `ModelFinished`, or an `erro
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.certify.recordings import FOLDER
 from gateway.errors import GatewayError
 from gateway.events import ModelEvent
+from gateway.messages import Usage
 from gateway.ports.codecs import Decoder
 
 MEANINGS = Path(__file__).parent / "streams"
@@ -41,13 +42,23 @@ def cases(provider: str) -> list[Case]:
 
 def row(event: ModelEvent) -> Row:
     """An event as it is written in a `.jsonl` file."""
-    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+    values = ((name, getattr(event, name)) for name in event.__slots__)
+    return {"event": type(event).__name__} | {
+        name: dataclasses.asdict(value) if isinstance(value, Usage) else value
+        for name, value in values
+    }
 
 
 def decode(decoder: Decoder, chunks: Iterable[bytes]) -> list[Row]:
     """What a decoder makes of the chunks and the end that follows them, as a client would."""
     rows = feed(decoder, chunks)
-    if rows and "error" in rows[-1]:
+    return rows + end(decoder, rows)
+
+
+def end(decoder: Decoder, told: Sequence[Row]) -> list[Row]:
+    """What the end adds to what a decoder has told so far: nothing after an error."""
+    rows: list[Row] = []
+    if told and "error" in told[-1]:
         return rows
     try:
         # An error that was found behind events comes with the next call.

@@ -11,7 +11,7 @@ from gateway.grammar import Grammar
 from gateway.ports.codecs import Upstream
 from gateway.upstreams.anthropic import Anthropic
 from gateway.upstreams.openai import OpenAI
-from tests.upstreams.corpus import Case, cases, decode, feed, single_bytes
+from tests.upstreams.corpus import Case, cases, decode, end, feed, single_bytes
 
 CODECS: tuple[Upstream, ...] = (OpenAI(), Anthropic())
 ALL = [(codec, case) for codec in CODECS for case in cases(codec.provider)]
@@ -52,25 +52,20 @@ def test_any_split_means_the_same(pair: tuple[Upstream, Case], data: st.DataObje
 
 
 @each_stream
-def test_a_stream_cut_off_anywhere_is_good_only_after_its_finish(
+def test_a_stream_cut_off_anywhere_is_its_beginning_and_good_only_after_its_finish(
     codec: Upstream, case: Case
 ) -> None:
     for place in range(len(case.stream)):
         head = case.stream[:place]
-        rows = after(codec, head)
-        last = rows[-1]
+        decoder = codec.decoder("text/event-stream")
+        told = feed(decoder, [head])
+        assert told == case.rows[: len(told)], place
+        last = (told + end(decoder, told))[-1]
         if last.get("event") == "ModelFinished":
             assert _finish_was_sent(codec.provider, head), place
         else:
             assert "error" in last, place
             assert last["error"] in ("Truncated", case.rows[-1].get("error")), place
-
-
-@each_stream
-def test_what_was_told_of_a_stream_is_its_beginning(codec: Upstream, case: Case) -> None:
-    for place in range(len(case.stream)):
-        told = feed(codec.decoder("text/event-stream"), [case.stream[:place]])
-        assert told == case.rows[: len(told)], place
 
 
 @each_stream
