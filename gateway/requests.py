@@ -102,8 +102,11 @@ def bad_field(field: str, issue: str) -> BadRequest:
 def media_type(head: RequestHead) -> str:
     """The body's media type in lower case, "" if it is missing.
 
-    Raises `HttpError` 415 for a charset other than UTF-8 and for more than one content type.
+    Raises `HttpError` 415 for a charset other than UTF-8, for more than one content type and for
+    a body in a content coding (RFC 9110, section 8.4).
     """
+    if any(name.strip().lower() not in ("", "identity") for name in _codings(head)):
+        raise HttpError(415, "the body has a content coding", {"accept-encoding": "identity"})
     values = head.headers.all("content-type")
     if not values:
         return ""
@@ -114,6 +117,10 @@ def media_type(head: RequestHead) -> str:
         if name.lower() == "charset" and value.strip('"').lower() not in _UTF8_NAMES:
             raise HttpError(415, "the charset is not utf-8")
     return essence.strip().lower()
+
+
+def _codings(head: RequestHead) -> list[str]:
+    return ",".join(head.headers.all("content-encoding")).split(",")
 
 
 def require_media_type(head: RequestHead, accepts: Callable[[str], bool]) -> None:

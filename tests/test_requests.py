@@ -127,6 +127,19 @@ def test_another_charset_or_a_second_type_is_unsupported(
     assert caught.value.http_status == 415
 
 
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "identity, br", "x-unheard-of"])
+def test_a_body_in_a_content_coding_is_unsupported(coding: str) -> None:
+    with pytest.raises(HttpError) as caught:
+        media_type(request_head("/", ("content-encoding", coding)))
+    assert caught.value.http_status == 415
+    assert caught.value.headers == {"accept-encoding": "identity"}
+
+
+@pytest.mark.parametrize("coding", ["", "identity", " Identity "])
+def test_the_identity_is_no_content_coding(coding: str) -> None:
+    require_media_type(request_head("/", ("content-encoding", coding)), "application/json".__eq__)
+
+
 def test_a_type_that_is_not_accepted_is_unsupported_and_so_is_none() -> None:
     require_media_type(request_head("/"), "application/json".__eq__)
     for head in (bare_head("/"), request_head("/", ("content-type", "text/plain"))):
