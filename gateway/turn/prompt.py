@@ -49,31 +49,33 @@ def exchanges(history: Sequence[Message], *, refusal: str) -> list[Exchange]:
     ]
 
 
-def answered(history: Sequence[Message], results: Mapping[str, str]) -> tuple[KeptCall, ...]:
-    """The calls that the newest reply left to the client, with the `results` that it brings."""
-    open_calls = history[-1].calls if history else ()
-    return tuple(
+def gone_on_with(
+    history: Sequence[Message], results: Mapping[str, str]
+) -> tuple[Exchange, tuple[KeptCall, ...]]:
+    """The newest exchange, if its last reply left calls to the client that now brings `results`;
+    and those calls. Both are empty otherwise, and if `history` lacks the user message.
+
+    Each reply is told with those of its calls whose results came after it. A reply to the same
+    results that was cut short is left out: it is begun anew.
+    """
+    if history and history[-1].status == "partial" and _known(history[-1], results):
+        history = history[:-1]
+    answered = tuple(
         call._replace(result=results[call.id])
-        for call in open_calls
+        for call in (history[-1].calls if history else ())
         if call.result is None and call.id in results
     )
-
-
-def gone_on_with(history: Sequence[Message], calls: Sequence[KeptCall]) -> Exchange:
-    """The newest exchange, with the calls of each reply whose results came after it: those of the
-    newest one are `calls`. Empty if its user message is not in `history`.
-    """
     messages: list[PromptMessage] = []
-    came: Sequence[KeptCall] = calls
-    for message in reversed(history):
+    came: Sequence[KeptCall] = answered
+    for message in reversed(history if answered else ()):
         if message.role == "user":
-            return (PromptMessage("user", message.text), *reversed(messages))
+            return (PromptMessage("user", message.text), *reversed(messages)), answered
         left = {call.id for call in message.calls if call.result is None}
         told = tuple(call for call in came if call.id in left and call.result is not None)
         if message.text.strip() or told:
             messages.append(PromptMessage("assistant", message.text, told))
         came = message.calls
-    return ()
+    return (), ()
 
 
 def fit(
@@ -98,6 +100,10 @@ def fit(
             break
         kept.append(exchange)
     return (*(message for exchange in reversed(kept) for message in exchange), *newest)
+
+
+def _known(reply: Message, results: Mapping[str, str]) -> bool:
+    return any(call.result is not None and call.id in results for call in reply.calls)
 
 
 def _joined(replies: Sequence[str]) -> str:

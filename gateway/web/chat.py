@@ -40,7 +40,7 @@ from gateway.turn.engine import Keep, KeptReply, Turn
 from gateway.turn.idempotency import Repeat, Tape, TapedDownstream, once_of, replayed
 from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.pressure import Pressure
-from gateway.turn.prompt import answered, exchanges, fill, gone_on_with
+from gateway.turn.prompt import exchanges, fill, gone_on_with
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seat, Seats
 from gateway.turn.tally import TurnTally
@@ -214,8 +214,7 @@ class Chat:
         services, request, agent = self._services, facts.request, facts.agent
         context = self._context(facts)
         history, chat = facts.conversation.messages, facts.chat
-        results = answered(history, chat.results)
-        newest = gone_on_with(history, results) if results else ()
+        newest, results = gone_on_with(history, chat.results)
         past = exchanges(history, refusal=agent.refusal)
         plan = TurnPlan(
             agent=agent,
@@ -231,7 +230,7 @@ class Chat:
             TapedDownstream(down, tape) if tape is not None else down,
             down.watch,
             tally,
-            keep=self._keeper(facts, context, tape, results if newest else ()),
+            keep=self._keeper(facts, context, tape, results),
             release=partial(self._release, facts, tally),
         )
         with services.turns.running(down.watch.stop_turn):

@@ -160,3 +160,17 @@ async def test_results_may_be_posted_again_after_a_failure(
     answer = await post(world, chat, conversation, posted("call_1"))
     assert read(chat, answer).text == "It is sunny."
     assert last_call(world)[-1]["role"] == "tool"
+
+
+@pytest.mark.parametrize(("chat", "posted"), VERSIONS)
+async def test_a_reply_to_results_that_broke_off_is_begun_anew(
+    world: World, chat: Chat, posted: Told
+) -> None:
+    conversation = await ask_for_a_call(world, chat)
+    world.fail("breaks-off")
+    broken = await post(world, chat, conversation, posted("call_1"))
+    assert read(chat, broken).terminals == ["error"]
+    world.reply("It is sunny.")
+    answer = await post(world, chat, conversation, posted("call_1"))
+    assert read(chat, answer).text == "It is sunny."
+    assert [message["role"] for message in last_call(world)] == ["user", "assistant", "tool"]

@@ -4,7 +4,6 @@ import pytest
 
 from gateway.messages import KeptCall, Message, PromptMessage
 from gateway.turn.prompt import (
-    answered,
     estimate_tokens,
     exchanges,
     fill,
@@ -57,24 +56,32 @@ def test_several_replies_to_one_message_are_told_as_one() -> None:
 def test_results_go_to_the_calls_that_the_newest_reply_left_open() -> None:
     history = [said("user", "q"), called("Let me look.", LOOK, NOW, DONE)]
     results = {"call-1": "sent", "call-3": "forged", "call-9": "unasked"}
-    assert answered(history, results) == (LOOK._replace(result="sent"),)
-    assert answered([*history, said("user", "well?")], results) == ()
-    assert answered([], results) == ()
+    told, calls = gone_on_with(history, results)
+    assert calls == (LOOK._replace(result="sent"),)
+    assert told == (
+        PromptMessage("user", "q"),
+        PromptMessage("assistant", "Let me look.", calls),
+    )
+    assert gone_on_with(history, {"call-9": "unasked"}) == ((), ())
+    assert gone_on_with([*history, said("user", "well?")], results) == ((), ())
+    assert gone_on_with(history[1:], results) == ((), ())
+    assert gone_on_with([], results) == ((), ())
 
 
 def test_each_reply_of_the_newest_exchange_is_told_with_the_results_that_came_after_it() -> None:
-    sent = LOOK._replace(result="sent")
-    again = LOOK._replace(result="delivered")  # a server without ids of its own repeats them
+    sent = LOOK._replace(result="sent")  # a server without ids of its own repeats them
     history = [
         *(said("user", "old"), said("assistant", "older")),
         *(said("user", "q"), called("Let me look.", LOOK, NOW, DONE), called("", sent, LOOK)),
     ]
-    assert gone_on_with(history, [again]) == (
+    again = LOOK._replace(result="delivered")
+    told, calls = gone_on_with(history, {"call-1": "delivered"})
+    assert calls == (again,)
+    assert told == (
         PromptMessage("user", "q"),
         PromptMessage("assistant", "Let me look.", (sent,)),
         PromptMessage("assistant", "", (again,)),
     )
-    assert gone_on_with(history[-2:], [again]) == ()
 
 
 def test_calls_and_results_count_towards_the_budget() -> None:
