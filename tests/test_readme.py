@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from gateway.telemetry.catalogue import BY_NAME
 from tests.e2e.http1 import H1
 from tests.e2e.process import ROOT, clean_environment
 from tests.e2e.wire import Address, Request, whole
@@ -189,6 +191,11 @@ async def test_a_reader_notices_a_command_that_fails(tree: Path, script: str) ->
             await reader.paste(Block("broken", script))
     finally:
         await reader.leave()
+
+
+def test_every_metric_has_its_place_in_the_readme() -> None:
+    told = set(re.findall(r"chatgw_\w+", (ROOT / "README.md").read_text()))
+    assert told == {name for name in BY_NAME if name.startswith("chatgw_")}
 
 
 def test_blocks_come_in_order_with_what_they_show() -> None:
