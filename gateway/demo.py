@@ -19,13 +19,12 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from gateway.access.keys import hash_key, new_key
+from gateway.access.keys import PREFIXES, hash_key, new_key
 from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import Conflict, NotFound
 from gateway.messages import ConversationKey
 from gateway.ports.conversations import ConversationStore
 from gateway.settings import (
-    DialectName,
     DialectSettings,
     HelperSettings,
     KeySettings,
@@ -34,7 +33,6 @@ from gateway.settings import (
 )
 
 TENANT: Final = "demo"
-_KEYED: Final[tuple[DialectName, ...]] = ("hyponema", "hyperleap", "widget")
 _CONVERSATION: Final = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 _SECRET: Final = re.compile(r"[!-~]{32,256}")
 _SLUG: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -107,11 +105,11 @@ class Demo:
         tenant = settings.tenants.get(TENANT, TenantSettings())
         keys = {
             name: KeySettings(hash=SecretStr(hash_key(getattr(self._kept, name))), dialects=(name,))
-            for name in _KEYED
+            for name in PREFIXES
         }
         helper = HelperSettings(session_secrets=(SecretStr(self._kept.helper_secret),))
         dialects = DialectSettings(
-            helper=helper, **{name: getattr(tenant.dialects, name) for name in _KEYED}
+            helper=helper, **{name: getattr(tenant.dialects, name) for name in PREFIXES}
         )
         tenant = tenant.model_copy(update={"keys": {**tenant.keys, **keys}, "dialects": dialects})
         return settings.model_copy(update={"tenants": {**settings.tenants, TENANT: tenant}})

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.errors import ErrorKind
 
+DialectName = Literal["hyponema", "hyperleap", "widget", "helper"]
 Role = Literal["system", "user", "assistant"]
 StreamFormat = Literal["auto", "data-stream", "ui-message-stream"]
 UnknownConversation = Literal["create", "reject"]

@@ -12,21 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from gateway.dialects.helper import Helper
-from gateway.dialects.hyperleap import Hyperleap
-from gateway.dialects.hyponema import Hyponema
-from gateway.dialects.widget import Widget
+from gateway.certify import wires
 from gateway.errors import GatewayError
 from gateway.events import CitationFound, TurnEvent, TurnFailed
 from gateway.messages import DialectOptions, TurnContext, Usage
 from gateway.ports.codecs import Dialect, Encoder
-from gateway.readers import Reader, helper, hyperleap, hyponema, widget
+from gateway.readers import Reader
 
 FOLDER: Final = Path(__file__).parent / "transcripts"
 REFUSAL: Final = "I can't help with that."
 
 _PLAIN: Final = DialectOptions()
-_TOOLS: Final = DialectOptions(tool_results=True)
 _EVENTS: Final = {kind.__name__: kind for kind in get_args(TurnEvent)}
 
 
@@ -60,24 +56,22 @@ class Wire:
         return FOLDER / self.dialect.name / f"{case}.{self.suffix}"
 
 
-WIRES: Final = (
-    Wire(Hyponema(), "sse", "sse", hyponema.Reader),
-    Wire(Hyperleap(), "array", "array.json", hyperleap.READERS["array"]),
-    Wire(Hyperleap(), "array", "array-tools.json", hyperleap.READERS["array"], _TOOLS),
-    Wire(Hyperleap(), "sse", "sse", hyperleap.READERS["sse"]),
-    Wire(Hyperleap(), "ndjson", "ndjson", hyperleap.READERS["ndjson"]),
-    Wire(Hyperleap(), "one-shot", "one-shot.json", hyperleap.READERS["one-shot"]),
-    Wire(Widget(), "ndjson", "ndjson", widget.READERS["ndjson"]),
-    Wire(Widget(), "one-shot", "one-shot.json", widget.READERS["one-shot"]),
-    Wire(Helper(), "data-stream", "data-stream.txt", helper.DataStreamReader),
-    Wire(Helper(), "data-stream", "data-stream-tools.txt", helper.DataStreamReader, _TOOLS),
-    Wire(
-        Helper(),
-        "data-stream-early",
-        "data-stream-early.txt",
-        helper.READERS["data-stream-early"],
-    ),
-    Wire(Helper(), "ui-message-stream", "ui-message-stream.sse", helper.UiMessageReader),
+SUFFIXES: Final = {
+    "hyponema sse": "sse",
+    "hyperleap array": "array.json",
+    "hyperleap array +tools": "array-tools.json",
+    "hyperleap sse": "sse",
+    "hyperleap ndjson": "ndjson",
+    "hyperleap one-shot": "one-shot.json",
+    "widget ndjson": "ndjson",
+    "widget one-shot": "one-shot.json",
+    "helper data-stream": "data-stream.txt",
+    "helper data-stream +tools": "data-stream-tools.txt",
+    "helper data-stream-early": "data-stream-early.txt",
+    "helper ui-message-stream": "ui-message-stream.sse",
+}
+WIRES: Final = tuple(
+    Wire(it.dialect, it.framing, SUFFIXES[it.name], it.reader, it.options) for it in wires.WIRES
 )
 
 

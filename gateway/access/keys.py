@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.errors import Forbidden, Unauthorized
-from gateway.messages import Principal
+from gateway.messages import DialectName, Principal
+
+PREFIXES: Final[Mapping[DialectName, str]] = {
+    "hyponema": "cgw_hn_",
+    "hyperleap": "cgw_hl_",
+    "widget": "cgw_w_",
+}
+"""What the keys of each dialect that takes keys begin with."""
 
 _RANDOM_BYTES: Final = 32
-_MARKS: Final[Mapping[str, str]] = {"hyponema": "hn", "hyperleap": "hl", "widget": "w"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,6 @@ def hash_key(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def new_key(dialect: str) -> str:
+def new_key(dialect: DialectName) -> str:
     """A fresh key for one of the dialects that take keys. Raises `KeyError` for another."""
-    return f"cgw_{_MARKS[dialect]}_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+    return f"{PREFIXES[dialect]}{secrets.token_urlsafe(_RANDOM_BYTES)}"

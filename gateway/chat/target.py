@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from gateway.access.keys import PREFIXES
 from gateway.chat import readers
+from gateway.messages import DialectName
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _DEFAULT_DIALECT: Final = "widget"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-_MARKS: Final[Mapping[str, str]] = {
-    "cgw_hn_": "hyponema",
-    "cgw_hl_": "hyperleap",
-    "cgw_w_": "widget",
-    "eyJ": "helper",
-}
+# A token is a JWT, which begins with a JSON object in base64.
+_BEGINNINGS: Final[Mapping[DialectName, str]] = {**PREFIXES, "helper": "eyJ"}
 
 
 class UsageError(Exception):
@@ -121,7 +119,8 @@ def _read(file: Path) -> Mapping[str, str]:
 
 
 def _dialect_of(key: str | None) -> str | None:
-    return next((name for mark, name in _MARKS.items() if key and key.startswith(mark)), None)
+    found = (name for name, begins in _BEGINNINGS.items() if key and key.startswith(begins))
+    return next(found, None)
 
 
 def _checked(url: str) -> str:

@@ -3,9 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, get_args
 
 import click
+
+from gateway.messages import DialectName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 _DEFAULT_FILE: Final = Path("config/gateway.yaml")
 
 LABEL_WIDTH: Final = 10
-DIALECT: Final = click.Choice(("hyponema", "hyperleap", "widget", "helper"))
+DIALECT: Final = click.Choice(get_args(DialectName))
 
 config_option: Final = click.option(
     "--config",

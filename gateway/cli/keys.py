@@ -8,6 +8,7 @@ import click
 from gateway.cli.configuration import DIALECT, config_option, load
 
 if TYPE_CHECKING:
+    from gateway.messages import DialectName
     from gateway.settings import TenantSettings
 
 
@@ -20,7 +21,7 @@ def command() -> None:
 @click.option("--tenant", required=True, help="The tenant that the key is for.")
 @click.option("--dialect", required=True, type=DIALECT)
 @click.option("--name", help="The key's name. Default: the dialect.")
-def _new(tenant: str, dialect: str, name: str | None) -> None:
+def _new(tenant: str, dialect: "DialectName", name: str | None) -> None:
     """Make a key, print it once, and the lines that go into the configuration.
 
     For helper it is a session secret, from which tokens are made.

@@ -32,6 +32,7 @@ from gateway.messages import (
     Conversation,
     ConversationKey,
     ConversationStatus,
+    DialectName,
     KeptCall,
     Message,
     MessageStatus,
@@ -41,7 +42,6 @@ from gateway.messages import (
 from gateway.requests import CLIENT_ID, parse_json_object
 
 LINE_BYTES: Final = 64 * 1024 * 1024
-DIALECTS: Final = ("hyponema", "hyperleap", "widget", "helper")
 
 _PUBLIC_ID: Final = re.compile(r"[a-z0-9]{32}")
 _TIMES: Final = ("created_at", "updated_at")
@@ -231,7 +231,7 @@ def _conversation(reader: _Reader, defaults: Defaults) -> Conversation:
     reader.only(_WHOLE)
     key = ConversationKey(
         reader.text("tenant", defaults.tenant),
-        reader.one_of("dialect", DIALECTS),
+        reader.one_of("dialect", get_args(DialectName)),
         reader.text("id"),
     )
     if key.id and not CLIENT_ID.fullmatch(key.id):

@@ -14,7 +14,6 @@ from gateway.settings.load import (
 from gateway.settings.model import (
     AdminSettings,
     AgentSettings,
-    DialectName,
     DialectSettings,
     GuardSettings,
     HelperSettings,
@@ -38,7 +37,6 @@ __all__ = [
     "AdminSettings",
     "AgentSettings",
     "ConfigError",
-    "DialectName",
     "DialectSettings",
     "GuardSettings",
     "HelperSettings",

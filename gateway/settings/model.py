@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.messages import StreamFormat, UnknownConversation
+from gateway.messages import DialectName, StreamFormat, UnknownConversation
 from gateway.settings.values import (
     ApiSecret,
     BaseUrl,
@@ -37,7 +37,6 @@ from gateway.settings.values import (
     Text,
 )
 
-DialectName = Literal["hyponema", "hyperleap", "widget", "helper"]
 Protocol = Literal["embedded", "openai", "anthropic"]
 OnDisconnect = Literal["cancel", "finish"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.access.keys import KeyRecord, KeyRing, hash_key, new_key
 from gateway.errors import Forbidden, GatewayError, Unauthorized
-from gateway.messages import Principal
+from gateway.messages import DialectName, Principal
 
 NOW = 1_800_000_000.0
 KEY = "cgw_w_0123456789012345678901234567890123456789012"
@@ -77,7 +77,7 @@ def test_the_hash_is_sha256_of_the_text() -> None:
 @pytest.mark.parametrize(
     ("dialect", "start"), [("hyponema", "cgw_hn_"), ("hyperleap", "cgw_hl_"), ("widget", "cgw_w_")]
 )
-def test_a_new_key_says_its_dialect_and_is_random(dialect: str, start: str) -> None:
+def test_a_new_key_says_its_dialect_and_is_random(dialect: DialectName, start: str) -> None:
     made = {new_key(dialect) for _ in range(100)}
     assert len(made) == 100
     assert all(re.fullmatch(start + r"[A-Za-z0-9_-]{43}", key) for key in made)
