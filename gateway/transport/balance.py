@@ -120,8 +120,8 @@ class BalancedModel:
 
     async def place(self, *, last_resort: bool = True) -> "Call":
         """A place for one call; see `ports.Model`."""
-        if not last_resort and self.balancer.all_ejected(self._loop.time()):
-            raise UpstreamUnavailable("all targets are ejected")
+        if not last_resort and self.balancer.none_ready(self._loop.time()):
+            raise UpstreamUnavailable("all targets are ejected, or asked for a rest")
         return await self._take((), retry=False)
 
     async def place_again(self, error: GatewayError, tried: tuple[str, ...]) -> "Call | None":
@@ -129,7 +129,10 @@ class BalancedModel:
         if not error.elsewhere:
             return None
         same = not isinstance(error, UpstreamDenied)
-        wait = self.balancer.next_try(self._loop.time(), tried=tried, same=same)
+        backoff_s = random.uniform(*_BACKOFF_S)  # noqa: S311 - spreads, hides nothing
+        wait = self.balancer.next_try(
+            self._loop.time(), tried=tried, same=same, backoff_s=backoff_s
+        )
         if wait is None or wait > _PATIENCE_S:
             return None
         if not self.balancer.reserve_retry():
@@ -137,8 +140,6 @@ class BalancedModel:
             return None
         taken: Call | None = None
         try:
-            if len(self._servers) == 1:
-                wait = max(wait, random.uniform(*_BACKOFF_S))  # noqa: S311 - spreads, hides nothing
             await asyncio.sleep(wait)
             taken = await self._take(tried, retry=True)
         except UpstreamUnavailable:

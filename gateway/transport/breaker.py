@@ -11,7 +11,7 @@ avoiding any, so all are used: the last one is never out. Only an agent that nam
 upstream goes there instead.
 
 **Rest.** A target that answered with `Retry-After` gets no call before that time while another
-can take it.
+can take it: another target, or the next upstream of an agent that names one.
 
 **Retries.** A turn calls an upstream at most three times. At most 20 % of an upstream's calls in
 flight, or three, may be retries; none goes to a target that is failing, so an outage is not made
@@ -99,13 +99,18 @@ class Balancer:
         """Calls at all targets."""
         return sum(target.in_flight for target in self.targets)
 
-    def all_ejected(self, now: float) -> bool:
-        """Whether no target may be used without need."""
-        return not any(target.usable(now) for target in self.targets)
+    def none_ready(self, now: float) -> bool:
+        """Whether every target is ejected or asked for a rest: none is used without need."""
+        return not any(target.usable(now) and target.rest_until <= now for target in self.targets)
 
     def take(self, now: float, *, tried: Collection[str] = (), retry: bool = False) -> Place | None:
-        """A place, at a target that was not `tried` if possible; None if all are full."""
+        """A place, at a target that was not `tried` if possible; None if all are full.
+
+        A `retry` is nobody's probe: it goes to a half-open target only if there is no other.
+        """
         pool = [target for target in self.targets if target.usable(now)] or [*self.targets]
+        if retry:
+            pool = [target for target in pool if not target.failing] or pool
         pool = [target for target in pool if target.rest_until <= now] or pool
         pool = [target for target in pool if target.in_flight < self._max_in_flight]
         pool = [target for target in pool if target.name not in tried] or pool
@@ -117,10 +122,13 @@ class Balancer:
         target.probing = target.probing or probe
         return Place(target, now, retry, probe)
 
-    def next_try(self, now: float, *, tried: Collection[str], same: bool) -> float | None:
+    def next_try(
+        self, now: float, *, tried: Collection[str], same: bool, backoff_s: float = 0.0
+    ) -> float | None:
         """After how long a turn that has called these may call again; None: not at all.
 
-        A target is called twice only if there is no other, and only where `same` allows it.
+        A target is called twice only if there is no other, only where `same` allows it, and not
+        before `backoff_s`.
         """
         sound = [target for target in self.targets if target.usable(now) and not target.failing]
         fresh = [target for target in sound if target.name not in tried]
@@ -128,7 +136,8 @@ class Balancer:
             sound = fresh
         if not sound or len(tried) >= MOST_CALLS:
             return None
-        return max(0.0, min(target.rest_until for target in fresh or sound) - now)
+        rest_s = min(target.rest_until for target in fresh or sound) - now
+        return max(rest_s, 0.0 if fresh else backoff_s)
 
     def reserve_retry(self) -> bool:
         """Takes a part of the budget, until `return_retry` or the end of a place with `retry`."""

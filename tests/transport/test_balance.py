@@ -87,7 +87,7 @@ class Upstream:
         """Ejects every target."""
         for _ in range(len(self.servers)):
             await self.fail(UpstreamError())
-        assert self.model.balancer.all_ejected(asyncio.get_running_loop().time())
+        assert self.model.balancer.none_ready(asyncio.get_running_loop().time())
 
 
 async def test_calls_are_spread_and_told() -> None:
@@ -218,6 +218,14 @@ async def test_a_lone_server_is_called_though_it_fails_unless_there_is_another_u
     assert main.notes.of("ejected") == [("main", "a", True), ("main", "a", False)]
     call.end(None)
     (await main.model.place(last_resort=False)).end(None)
+
+
+async def test_a_server_that_asked_for_a_rest_gets_it_if_there_is_another_upstream() -> None:
+    main = Upstream()
+    (await main.model.place(last_resort=False)).end(UpstreamRateLimited(retry_after=5))
+    with pytest.raises(UpstreamUnavailable):
+        await main.model.place(last_resort=False)
+    (await main.model.place()).end(None)
 
 
 # Trying again.

@@ -171,7 +171,7 @@ def test_with_every_target_ejected_all_are_used() -> None:
     balance = balancer(1, 1, 1)
     for name in "abc":
         fail(balance, name)
-    assert balance.all_ejected(1.0)
+    assert balance.none_ready(1.0)
     assert offered(balance, 1.0) == {"a": 10, "b": 10, "c": 10}
 
 
@@ -201,6 +201,15 @@ def test_a_lone_target_that_asked_for_a_pause_is_called_all_the_same() -> None:
     balance = balancer(1)
     balance.ended(taken(balance), 0.0, failed=None, wait=7.0)
     assert taken(balance, 1.0).target.name == "a"
+
+
+def test_targets_that_are_out_or_at_rest_are_not_ready() -> None:
+    balance = balancer(1, 1)
+    fail(balance, "a")
+    assert not balance.none_ready(0.0)
+    balance.ended(taken(balance), 0.0, failed=None, wait=7.0)
+    assert balance.none_ready(6.9)
+    assert not balance.none_ready(7.0)
 
 
 # Retries.
@@ -239,6 +248,20 @@ def test_no_retry_goes_to_a_target_that_is_failing() -> None:
     assert balance.next_try(0.0, tried=("a",), same=True) == 0.0  # the same, for want of another
     fail(balance, "a")
     assert balance.next_try(0.0, tried=("a",), same=True) is None
+
+
+def test_a_retry_is_no_probe_while_there_is_another_target() -> None:
+    balance = balancer(1, 1, 1)
+    fail(balance, "b")
+    held = [taken(balance, 30.0, tried=("a",), retry=True) for _ in range(3)]
+    assert {one.target.name for one in held} == {"c"}
+
+
+def test_the_same_target_is_not_called_again_at_once() -> None:
+    balance = balancer(1, 1)
+    assert balance.next_try(0.0, tried=("a",), same=True, backoff_s=0.1) == 0.0
+    fail(balance, "b")
+    assert balance.next_try(0.0, tried=("a",), same=True, backoff_s=0.1) == 0.1
 
 
 def test_a_retry_waits_for_the_pause_that_its_target_asked_for() -> None:
