@@ -17,6 +17,8 @@ from gateway.readers import Tokens
 from gateway.readers.eventstream import EventStream
 
 _BOM: Final = b"\xef\xbb\xbf"
+# The last three say that the server gave up.
+_NO_END: Final = (None, "", "error", "abort", "insufficient_system_resource")
 _INPUTS: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
@@ -92,7 +94,7 @@ def _chunk(facts: Facts, payload: Mapping[str, object]) -> Facts:
     choices = payload.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and not choice.get("index"):
-            if choice.get("finish_reason") not in (None, "", "error"):
+            if choice.get("finish_reason") not in _NO_END:
                 facts = replace(facts, whole=True)
             facts = _billed(facts, choice.get("usage"), "prompt_tokens", "completion_tokens")
     return _billed(facts, payload.get("usage"), "prompt_tokens", "completion_tokens")

@@ -34,10 +34,12 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _FILTERED: Final = re.compile(r"content_?filter|content_policy|ResponsibleAIPolicy", re.IGNORECASE)
 _TOO_LONG: Final = re.compile(
-    r"context.?(?:length|size|window)|prompt.(?:is.)?too.long", re.IGNORECASE
+    r"context.?(?:length|size|window|limit)|(?:prompt|input|request).(?:is.)?too.(?:long|large)"
+    r"|prompt.length|input.tokens?.(?:count|exceed)|model.token.limit|reduce.the.length",
+    re.IGNORECASE,
 )
 _RATE: Final = re.compile(r"rate_?limit|too_many_requests|insufficient_quota", re.IGNORECASE)
-_DOWN: Final = re.compile(r"overloaded|unavailable", re.IGNORECASE)
+_DOWN: Final = re.compile(r"overloaded|unavailable|insufficient_system", re.IGNORECASE)
 _SLOW: Final = re.compile(r"timeout|timed_out", re.IGNORECASE)
 _REJECTED: Final = re.compile(r"invalid_?request|bad_?request", re.IGNORECASE)
 _CALLERS_FAULT: Final = (400, 403, 413, 422)
@@ -95,7 +97,9 @@ def fault(status: int | None, error: object, *, wait: float | None = None) -> Ga
         text = details.get("message")
         if _FILTERED.search(words) or _has_inner_filter(details):
             return ContentFiltered(message)
-        if _TOO_LONG.search(words) or (isinstance(text, str) and _TOO_LONG.search(text[:2000])):
+        # 413 has no other cause here: all that a call holds is its prompt.
+        said = f"{words} {text[:2000]}" if isinstance(text, str) else words
+        if status == 413 or _TOO_LONG.search(said):
             return ContextLength(message)
     return _by_status(status, words)(message, retry_after=wait)
 

@@ -11,8 +11,8 @@ What servers do beyond the reference, and is read here:
 - no `[DONE]`: the end of the stream is good once a `finish_reason` was there, and never before;
 - reasoning as `reasoning_content`, as `reasoning`, or as parts of `content`;
 - tool calls without index or id, whole, or with everything repeated (`toolcalls.py`);
-- errors inside a stream of status 200: an `error` member, an event or a field named `error`, a
-  `finish_reason` of `error`;
+- errors inside a stream of status 200: an `error` member, an object, an event or a field of that
+  name, a `finish_reason` that says that the server gave up;
 - Azure's chunks without choices or delta, and its filter that may speak after `stop`.
 
 A refusal is text, a moderation report and the reason `content_filter`. `<think>` stays text.
@@ -46,6 +46,8 @@ _REASONS: Final[dict[str, FinishReason]] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+# Of OpenRouter, vLLM and DeepSeek: what was said so far is no whole reply.
+_GIVEN_UP: Final = ("error", "abort", "insufficient_system_resource")
 
 
 class OpenAI:
@@ -205,6 +207,8 @@ class _Completion:
                     raise UpstreamProtocolError("choices holds something else than objects")
                 if not choice.get("index"):  # one was asked for; others are not this reply
                     self._choice(choice, member, payload, events)
+        elif payload.get("object") == "error":
+            raise fault(None, payload)
         if usage := payload.get("usage"):
             self._take_usage(usage)
         for name in ("prompt_filter_results", "prompt_annotations"):
@@ -228,8 +232,8 @@ class _Completion:
         if usage := choice.get("usage"):
             self._take_usage(usage)
         if reason := choice.get("finish_reason"):
-            if reason == "error":
-                raise fault(None, choice.get("error"))
+            if reason in _GIVEN_UP:
+                raise fault(None, choice.get("error") or {"code": reason})
             # An asynchronous filter may overrule a finish that was already sent.
             if self._finish is None or reason == "content_filter":
                 self._finish = _REASONS.get(reason, "other") if isinstance(reason, str) else "other"

@@ -100,7 +100,7 @@ def test_a_stream_is_decoded() -> None:
             "context_length",
         ),
         (401, {"type": "authentication_error"}, "upstream_error"),
-        (413, {"type": "request_too_large"}, "upstream_error"),
+        (413, {"type": "request_too_large"}, "context_length"),
         (429, {"type": "rate_limit_error"}, "upstream_rate_limited"),
         (500, {"type": "api_error"}, "upstream_error"),
         (504, {"type": "timeout_error"}, "upstream_timeout"),

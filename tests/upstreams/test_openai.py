@@ -201,6 +201,18 @@ def test_what_is_made_up_is_unique_in_the_turn() -> None:
     assert indexes == ["1", "2", "3"]
 
 
+# As Anthropic, Google, xAI, Groq, OpenAI, Amazon and Moonshot word it.
+TOO_LONG = (
+    "input length and `max_tokens` exceed context limit: 9 + 5 > 10",
+    "The input token count (9) exceeds the maximum number of tokens allowed (8).",
+    "This model's maximum prompt length is 8 but the request contains 9 tokens.",
+    "Please reduce the length of the messages or completion.",
+    "Input tokens exceed the configured limit of 8 tokens.",
+    "Input is too long for requested model.",
+    "Your request exceeded model token limit: 8",
+)
+
+
 @pytest.mark.parametrize(
     ("status", "error", "kind"),
     [
@@ -232,6 +244,13 @@ def test_what_is_made_up_is_unique_in_the_turn() -> None:
             "context_length",
         ),
         (413, {"message": "prompt is too long: 9 tokens"}, "context_length"),
+        (413, {}, "context_length"),
+        *((400, {"message": text}, "context_length") for text in TOO_LONG),
+        (
+            400,
+            {"message": "max_tokens is too large: 9. At most 8 are supported."},
+            "upstream_error",
+        ),
         (500, {"message": "context length"}, "upstream_error"),
     ],
 )
@@ -245,7 +264,7 @@ def test_a_refusal_is_told_by_its_status_and_code(
 @pytest.mark.parametrize(
     ("status", "kind", "elsewhere"),
     [
-        *((status, UpstreamRejected, False) for status in (400, 405, 409, 413, 415, 422, 451)),
+        *((status, UpstreamRejected, False) for status in (400, 405, 409, 415, 422, 451)),
         *((status, UpstreamDenied, True) for status in (401, 402, 403, 404)),
         *((status, UpstreamError, True) for status in (302, 500, 501, 502, 599)),
         *((status, UpstreamUnavailable, True) for status in (503, 529)),
