@@ -76,17 +76,13 @@ def main() -> int:
     print(f"Python {version_of(python)}", flush=True)
     prepare(python)
     ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ONCE]
-    options = ["-q", "-m", "not model", "-o", f"cache_dir={HOME / '.pytest_cache'}", *ignored]
-    if status := run_tests("-n", "2", "--dist", "loadgroup", *options):
-        # A machine that was held up makes clocks run out: what failed is tried once more, alone.
-        print("once more, alone: what failed", flush=True)
-        status = run_tests("--last-failed", "--last-failed-no-failures", "none", *options)
-    return status
+    cache = ["-o", f"cache_dir={HOME / '.pytest_cache'}"]
+    return run_tests("-q", "-n", "2", "--dist", "loadgroup", "-m", "not model", *cache, *ignored)
 
 
 def run_tests(*options: str) -> int:
     """The exit status of pytest on that Python; 1 if it does not end in time."""
-    command = [str(PYTHON), "-m", "pytest", *options, "tests"]
+    command = [str(PYTHON), "-m", "tests.ci.twice", *options, "tests"]
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as tests:
         try:
             return tests.wait(LONGEST_S)
