@@ -21,10 +21,12 @@ START_S: Final = 10.0
 class ValkeyProcess:
     """A server of its own; its data is in memory and, with `keep`, in a file in `directory`."""
 
-    def __init__(self, directory: Path, *, keep: bool = False, password: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, *options: str, keep: bool = False, password: str | None = None
+    ) -> None:
         self.directory = directory
         self.port = _free_port()
-        self._options = ["--appendonly", "yes" if keep else "no"]
+        self._options = ["--appendonly", "yes" if keep else "no", *options]
         if password is not None:
             self._options += ["--requirepass", password]
         self._password = password
@@ -36,8 +38,8 @@ class ValkeyProcess:
         user = f":{self._password}@" if self._password else ""
         return f"valkey://{user}127.0.0.1:{self.port}/0"
 
-    def start(self) -> "ValkeyProcess":
-        """Returns when it answers."""
+    def start(self, *options: str, loading: bool = False) -> "ValkeyProcess":
+        """Returns when it answers, with `loading` when it says that it loads its data."""
         self._process = subprocess.Popen(
             [
                 str(get_binary_path()),
@@ -45,15 +47,17 @@ class ValkeyProcess:
                 *("--dir", str(self.directory), "--logfile", str(self.directory / "valkey.log")),
                 *("--maxmemory-policy", "noeviction", "--enable-debug-command", "local"),
                 *self._options,
+                *options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         until = time.monotonic() + START_S
-        while b"PONG" not in self._try("PING") and time.monotonic() < until:
+        wanted = b"LOADING" if loading else b"PONG"
+        while wanted not in self._try("PING"):
+            assert time.monotonic() < until, (self.directory / "valkey.log").read_text()
             time.sleep(0.01)
-        assert b"PONG" in self._try("PING"), (self.directory / "valkey.log").read_text()
         return self
 
     def say(self, *words: str) -> bytes:
@@ -102,11 +106,13 @@ class ValkeyProcess:
 
 
 @contextmanager
-def valkey(*, keep: bool = False, password: str | None = None) -> Iterator[ValkeyProcess]:
+def valkey(
+    *options: str, keep: bool = False, password: str | None = None
+) -> Iterator[ValkeyProcess]:
     """A running server in a directory of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="valkey-") as name,
-        ValkeyProcess(Path(name), keep=keep, password=password) as server,
+        ValkeyProcess(Path(name), *options, keep=keep, password=password) as server,
     ):
         yield server
 

@@ -99,11 +99,13 @@ class ValkeyStore:
         self._new_id = new_id
 
     async def open(self) -> None:
-        """Looks whether the server is there and holds data of this release.
+        """Looks whether the server is there, runs scripts and holds data of this release.
 
         Raises `StoreUnavailable`, and then has written nothing.
         """
         try:
+            # A cluster, or a user who may run no scripts, shows only here.
+            await self.count("", "", owner=None)
             await self._check_version()
         except BaseException:
             await self.server.close()

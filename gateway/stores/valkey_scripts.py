@@ -32,15 +32,15 @@ local function owner_tag(owner) return owner and ('o' .. owner) or 'n' end
 local function forget(base, id)
   local c = base .. 'c:' .. id
   local f = redis.call('HMGET', c, 'p', 'o', 'place')
-  if not f[1] then return false end
-  local tag = owner_tag(f[2])
+  -- A server that evicts keys may have left these without the conversation.
   for _, key in ipairs(redis.call('SMEMBERS', base .. 'k:' .. id)) do redis.call('DEL', key) end
-  redis.call('DEL', c, base .. 'm:' .. id, base .. 'l:' .. id, base .. 'k:' .. id,
-             base .. 'p:' .. f[1])
+  redis.call('DEL', c, base .. 'm:' .. id, base .. 'l:' .. id, base .. 'k:' .. id)
+  redis.call('ZREM', ALL, c)
+  if not f[1] then return end
+  local tag = owner_tag(f[2])
+  redis.call('DEL', base .. 'p:' .. f[1])
   redis.call('ZREM', base .. 'i:' .. tag, f[3])
   redis.call('ZREM', base .. 'u:' .. tag, f[3])
-  redis.call('ZREM', ALL, c)
-  return true
 end
 local function live(base, id, oldest)
   local at = redis.call('HGET', base .. 'c:' .. id, 'ua')

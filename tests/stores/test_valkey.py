@@ -109,6 +109,21 @@ class TestServer:
         assert keys(server) == [VERSION_KEY]
         assert found.encode() in server.say("GET", VERSION_KEY)
 
+    async def test_a_cluster_is_refused(self) -> None:
+        with valkey("--cluster-enabled", "yes") as server:
+            for slots in ((), ("CLUSTER", "ADDSLOTSRANGE", "0", "16383")):
+                if slots:
+                    server.say(*slots)
+                with pytest.raises(StoreUnavailable, match="is a cluster"):
+                    await ValkeyStore(server.url, retention_days=90).open()
+
+    async def test_a_user_who_may_run_no_scripts_is_refused(self, server: ValkeyProcess) -> None:
+        server.say("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-@scripting")
+        url = server.url.replace("//", "//reader:secret@")
+        with pytest.raises(StoreUnavailable, match="forbids its user"):
+            await ValkeyStore(url, retention_days=90).open()
+        assert keys(server) == []
+
     async def test_a_server_that_forgot_its_scripts_is_told_them_again(
         self, server: ValkeyProcess
     ) -> None:
@@ -211,6 +226,28 @@ def calls(server: ValkeyProcess) -> int:
 
 
 class TestFaults:
+    async def test_a_server_that_loads_its_data_is_waited_for(self) -> None:
+        slowly = ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+        with valkey("--rdbcompression", "no") as server:
+            server.say("DEBUG", "POPULATE", "300", "x", "2000")
+            server.say("SAVE")
+            async with opened(server.url) as store:
+                server.stop()
+                server.start(*slowly, loading=True)
+                assert "still loading" in await refused(store)
+                with pytest.raises(StoreUnavailable, match="still loading"):
+                    await ValkeyStore(server.url, retention_days=90).open()
+                await recovered(store)
+
+    async def test_what_an_evicting_server_left_does_not_come_back(
+        self, server: ValkeyProcess
+    ) -> None:
+        async with opened(server.url) as store:
+            await store.commit((await begun(store)).lease, exchange(1))
+            server.say("DEL", "acme:widget:c:c1")
+            assert (await begun(store)).conversation.messages == ()
+            assert await history(store) == []
+
     async def test_a_server_that_goes_and_comes_back(self, own_server: ValkeyProcess) -> None:
         server = own_server
         async with opened(server.url) as store:
