@@ -15,6 +15,7 @@ Source: the vendor's OpenAPI document.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from gateway.errors import BadRequest, NotFound
@@ -235,10 +236,12 @@ class HyperleapList(_Conversations):
             )
         except BadRequest as error:
             raise bad_field("continuationToken", "is none that a list gave") from error
-        data = [
-            await self._entry(conversation, principal, LISTED_MESSAGES, LISTED_CHARACTERS)
-            for conversation in page.conversations
-        ]
+        data = []
+        for conversation in page.conversations:
+            with suppress(NotFound):  # deleted since the page was read
+                data.append(
+                    await self._entry(conversation, principal, LISTED_MESSAGES, LISTED_CHARACTERS)
+                )
         return json_reply(200, {"data": data, "continuationToken": page.cursor})
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.access.keys import KeyRing
 from gateway.errors import BadRequest, HttpError, NotFound
-from gateway.messages import ConversationKey, Principal, Terms
+from gateway.messages import Conversation, ConversationKey, MessagePage, Principal, Terms
 from gateway.neighbours.hyperleap import (
     LISTED_MESSAGES,
     MESSAGES,
@@ -13,13 +13,15 @@ from gateway.neighbours.hyperleap import (
     HyperleapPersona,
     HyperleapStart,
 )
-from tests.neighbours.desk import NOW_TEXT, Desk, ask, long, said, told
+from gateway.stores.memory import MemoryStore
+from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
 
 ACME: Final = Principal("acme", "site", "default")
 FREE: Final = Principal("free", "site", "default")
 RING: Final = KeyRing([], {})
 MODELS: Final = {"default": "small-model", "support": "large-model"}
 GENERAL: Final[dict[str, object]] = {"aiSystem": 1, "model": "gpt-4"}
+DOOMED: Final = "doomed"
 PERSONA: Final[dict[str, object]] = {"personaId": "p1"}
 # Every property of ChatEntryResponse and of HyperleapChatMessageResponse, in their order.
 ENTRY: Final[dict[str, object]] = {
@@ -255,11 +257,30 @@ class TestList:
             2 * LISTED_MESSAGES,
         )
 
+    async def test_one_that_is_deleted_meanwhile_is_left_out(self, hyperleap: Hyperleap) -> None:
+        store = _Deleting()
+        for name in ("kept", DOOMED):
+            key = ConversationKey("acme", "hyperleap", name)
+            about = Conversation(key, name, None, NOW, tuple(said(1)), updated_at=NOW, length=2)
+            await store.restore(about)
+        listing = HyperleapList(RING, store, MODELS, hyperleap.clock)
+        page = told(await ask(listing, ACME))
+        assert [str(entry["conversationId"]) for entry in entries(page)] == ["kept"]
+
     @pytest.mark.parametrize("token", ["x", "1.0:2&continuationToken=1.0:3"])
     async def test_a_made_up_token_is_refused(self, hyperleap: Hyperleap, token: str) -> None:
         with pytest.raises(BadRequest) as caught:
             await ask(hyperleap.list, ACME, query=f"continuationToken={token}")
         assert [issue.field for issue in caught.value.issues] == ["continuationToken"]
+
+
+class _Deleting(MemoryStore):
+    """Somebody deletes a conversation while it is being listed."""
+
+    async def history(self, key: ConversationKey, *, limit: int, after: int = 0) -> MessagePage:
+        if key.id == DOOMED:
+            await self.delete(key)
+        return await super().history(key, limit=limit, after=after)
 
 
 def entries(page: dict[str, object]) -> list[dict[str, list[object]]]:
