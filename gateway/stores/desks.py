@@ -28,6 +28,8 @@ _EXPIRED: Final = """
 SELECT number, length FROM conversations WHERE updated_at < ? ORDER BY updated_at LIMIT ?
 """
 _DELETE: Final = "DELETE FROM conversations WHERE number = ? AND updated_at < ?"
+_EXPIRED_REPLIES: Final = "SELECT number FROM replies WHERE expires_at <= ? LIMIT ?"
+_DELETE_REPLY: Final = "DELETE FROM replies WHERE number = ?"
 
 
 class Reader:
@@ -70,7 +72,8 @@ class Reader:
 
 
 class Writer:
-    """Commits jobs together, and deletes what nobody wrote to for `keep_s` seconds (None: never).
+    """Commits jobs together, and deletes what nobody wrote to for `keep_s` seconds (None: never),
+    and the recorded replies that nobody can ask for any more.
 
     `clock` gives seconds since the epoch.
     """
@@ -153,16 +156,18 @@ class Writer:
         connection = self._file.connection()
         connection.set_busy_timeout(_SWEEP_BUSY_MS)
         expired = connections.rows(connection, _EXPIRED, (before, _SWEEP_CONVERSATIONS))
-        if not expired:
+        replies = connections.rows(connection, _EXPIRED_REPLIES, (self._clock(), _SWEEP_MESSAGES))
+        if not expired and not replies:
             return False
         connection.execute("BEGIN IMMEDIATE")
         try:
-            messages = 0
+            connection.executemany(_DELETE_REPLY, replies)
+            messages = len(replies)
             for number, length in expired:
-                connection.execute(_DELETE, (number, before))
-                messages += length
                 if messages >= _SWEEP_MESSAGES:
                     break
+                connection.execute(_DELETE, (number, before))
+                messages += length
             connection.execute("COMMIT")
         except apsw.Error:
             _roll_back(connection)

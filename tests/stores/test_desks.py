@@ -10,6 +10,12 @@ VALUES ('acme', 'widget', ?1, ?1, 0, 0, ?2)
 """
 
 
+REPLY = """
+INSERT INTO replies (tenant, scope, body, conversation, turn, expires_at)
+SELECT 'acme', ?1, 'body', number, 1, ?2 FROM conversations
+"""
+
+
 def fill(path: Path, conversations: int, length: int) -> None:
     connection = apsw.Connection(str(path))
     connection.executemany(CONVERSATION, ((str(n), length) for n in range(conversations)))
@@ -40,6 +46,18 @@ def test_expired_conversations_go_a_few_at_a_time(path: Path) -> None:
         writer._next_sweep = 0.0
     assert all(pause is not None and pause < 1 for pause in pauses)
     assert writer.rest() == 3600
+    writer.close()
+
+
+def test_replies_that_nobody_can_ask_for_any_more_go(path: Path) -> None:
+    writer = sweeping_writer(path)
+    connection = apsw.Connection(str(path))
+    connection.execute(CONVERSATION.replace("0, 0", "99, 99"), ("1", 2))
+    connection.executemany(REPLY, [("over", 99.0), ("now", 100.0), ("fresh", 101.0)])
+    assert writer.rest() != 3600
+    assert connection.execute("SELECT scope FROM replies").fetchall() == [("fresh",)]
+    assert left(path) == 1
+    connection.close()
     writer.close()
 
 
