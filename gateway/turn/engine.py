@@ -192,7 +192,7 @@ class Turn:
 
     async def _keep_partial(self, kind: ErrorKind) -> None:
         """Stores a reply that was cut short, if the client saw any of it."""
-        if self._kept or not self._reply.text or not self._down.opened:
+        if self._kept or not self._down.opened or not (self._reply.text or self._reply.calls):
             return
         try:
             await self._store("partial", (TurnFailed(kind, self._latency_ms()),))

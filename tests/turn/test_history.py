@@ -53,6 +53,7 @@ STAGES: Final[dict[str, tuple[list[list[ModelEvent]], str, tuple[KeptCall, ...]]
     "in the text": ([[TextDelta("Hel")], [TextDelta("lo")]], "Hello", ()),
     "in a call": ([[TextDelta("Wait")], CALL[:2]], "Wait", ()),
     "after a call": ([[TextDelta("Wait")], CALL], "Wait", (KeptCall("c1", "lookup", "{}"),)),
+    "after a call alone": ([CALL], "", (KeptCall("c1", "lookup", "{}"),)),
     "after a result": (
         [[TextDelta("Wait")], CALL, [RESULT]],
         "Wait",
@@ -157,7 +158,7 @@ async def test_after_any_abort_history_is_whole_and_the_conversation_free(
     # The moment the turn is over its conversation is free, and nothing half is in it.
     await Conversing(seats, store, [TextDelta("Hello")], [END]).converse()
     kept = [("user", "hello", "complete", ()), ("assistant", text, "partial", calls)]
-    assert await history(store) == [*WHOLE, *(kept if text else []), *WHOLE]
+    assert await history(store) == [*WHOLE, *(kept if text or calls else []), *WHOLE]
     assert len(seats) == 0
 
 
