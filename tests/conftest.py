@@ -22,6 +22,7 @@ HEAVY: Final = (
     "e2e/test_described_routes.py",
     "e2e/test_keep_alive.py",
     "e2e/test_outside_judge.py",
+    "e2e/test_rotation.py",
     "e2e/test_shared_conversations.py",
     "e2e/test_shared_limits.py",
     "e2e/test_store_faults.py",

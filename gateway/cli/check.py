@@ -23,9 +23,9 @@ def command(file: Path | None, online: bool) -> None:
     click.echo(f"ok: {source or 'built-in defaults'}")
     for label, text in _summary(settings):
         click.echo(f"  {label:<{LABEL_WIDTH}} {text}")
-    from gateway.settings import has_credentials
+    from gateway.settings import credential_count
 
-    if not has_credentials(settings):
+    if not credential_count(settings):
         warn("no tenant has a key or a session secret yet; `gateway keys new` makes one")
     if online and not _all_online(settings):
         sys.exit(1)

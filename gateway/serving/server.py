@@ -15,7 +15,7 @@ from gateway.serving.listeners import ListenError
 from gateway.serving.reload import Source
 from gateway.serving.supervisor import Supervisor, say
 from gateway.serving.workers import WorkersError
-from gateway.settings import Settings, has_credentials
+from gateway.settings import Settings, credential_count
 from gateway.telemetry import logs
 from gateway.upstreams.embedded import StartError
 
@@ -31,7 +31,7 @@ def run(settings: Settings, source: Source, *, demo: bool, patience: Patience | 
         return 1
     if shown is not None:
         settings = shown.applied_to(settings)
-    if not has_credentials(settings) and not settings.server.allow_no_keys:
+    if not credential_count(settings) and not settings.server.allow_no_keys:
         say(
             "gateway: no tenant has a key or a session secret, so nobody could ask anything.\n"
             "Make one with `gateway keys new`, or set server.allow_no_keys to start all the same."

@@ -26,7 +26,7 @@ from gateway.serving.orders import MakeOrders, Orders, first, unread_s
 from gateway.serving.orphans import bury
 from gateway.serving.reload import POLL_S, Source, Watch, changes
 from gateway.serving.workers import Workers, WorkersError
-from gateway.settings import ConfigError, Settings, has_credentials, uses_embedded
+from gateway.settings import ConfigError, Settings, credential_count, uses_embedded
 from gateway.telemetry.supervision import SupervisorMetrics
 from gateway.telemetry.totals import Totals
 from gateway.upstreams.embedded import KeptModel, StartError
@@ -149,9 +149,9 @@ class Supervisor:
     async def _begin(self) -> None:
         if uses_embedded(self._settings):
             self._model_url = await self._model.start(say)
-        server = self._settings.server
-        await self._workers.begin(self._orders(self._settings), server.drain_s)
-        self._metrics.in_force(server.workers, time.time())
+        settings = self._settings
+        await self._workers.begin(self._orders(settings), settings.server.drain_s)
+        self._metrics.in_force(settings.server.workers, credential_count(settings), time.time())
         self._began = True
 
     def _orders(self, settings: Settings) -> MakeOrders:
@@ -256,7 +256,7 @@ class Supervisor:
         settings = self._demo.applied_to(loaded.settings) if self._demo else loaded.settings
         for name in (name for name in changes(self._settings, settings) if name in _BOUND):
             raise ReloadError(f"{name} cannot change while the gateway runs; restart it")
-        if not has_credentials(settings) and not settings.server.allow_no_keys:
+        if not credential_count(settings) and not settings.server.allow_no_keys:
             raise ReloadError("no tenant has a key or a session secret")
         return settings
 
@@ -272,7 +272,7 @@ class Supervisor:
             self._metrics.reloaded("failed")
         else:
             self._metrics.reloaded("good")
-            self._metrics.in_force(server.workers, time.time())
+            self._metrics.in_force(server.workers, credential_count(settings), time.time())
             _log.info("reloaded", workers=server.workers)
         finally:
             if self._workers.orders is orders:

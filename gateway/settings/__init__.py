@@ -5,7 +5,7 @@ Read by the wiring, the serving layer and the command line only.
 
 from gateway.settings.load import (
     LoadResult,
-    has_credentials,
+    credential_count,
     load_settings,
     masked,
     used_upstreams,
@@ -55,7 +55,7 @@ __all__ = [
     "ToolSettings",
     "UpstreamSettings",
     "WidgetSettings",
-    "has_credentials",
+    "credential_count",
     "load_settings",
     "masked",
     "used_upstreams",

@@ -13,7 +13,8 @@ from typing import Final, Literal
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
 _LOCKED: Final = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
-_SOON_S: Final = 14 * 86_400
+SOON_S: Final = 14 * 86_400
+"""What ends within so many seconds is warned of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def pair_warning(certificate: Path, private_key: Path, *, now: float | None = No
     except OSError:
         return None  # it was good a moment ago; whoever serves with it will say what changed
     left_s = lapses - (time.time() if now is None else now)
-    if left_s < _SOON_S:
+    if left_s < SOON_S:
         return f"{certificate} expires in {max(left_s, 0) // 86_400:.0f} days; renew it"
     return None
 

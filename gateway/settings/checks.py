@@ -1,13 +1,14 @@
 """Rules that need more than one setting: what must exist, be unique, or go together."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.settings.certificate import authorities_fault, pair_fault, pair_warning
+from gateway.settings.certificate import SOON_S, authorities_fault, pair_fault, pair_warning
 from gateway.settings.model import (
     EMBEDDED_MODEL_NAME,
     ServerSettings,
@@ -63,6 +64,7 @@ def warnings(settings: Settings) -> list[str]:
     return [
         *_certificate_warnings(settings.server),
         *_useless_keys(settings),
+        *_lapsing_keys(settings),
         *_keys_in_the_clear(settings),
         *_useless_prices(settings),
     ]
@@ -102,6 +104,16 @@ def _useless_keys(settings: Settings) -> list[str]:
         for name, key in entry.keys.items()
         if "helper" in key.dialects and not entry.dialects.helper.session_secrets
     ]
+
+
+def _lapsing_keys(settings: Settings) -> Iterator[str]:
+    now = time.time()
+    for tenant, entry in settings.tenants.items():
+        for name, key in entry.keys.items():
+            left_s = key.expires.timestamp() - now if key.expires else SOON_S
+            if left_s < SOON_S:
+                when = f"expires in {left_s // 86_400:.0f} days" if left_s > 0 else "has expired"
+                yield f"tenants.{tenant}.keys.{name}: {when}; make another beside it"
 
 
 def _listeners(settings: Settings) -> Iterator[Fault]:

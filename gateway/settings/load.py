@@ -81,10 +81,10 @@ def masked(settings: Settings) -> dict[str, object]:
     return shown
 
 
-def has_credentials(settings: Settings) -> bool:
-    """Whether any tenant has a key or a session secret, so that anyone can be let in."""
-    return any(
-        tenant.keys or tenant.dialects.helper.session_secrets
+def credential_count(settings: Settings) -> int:
+    """How many keys and session secrets all tenants have; with none nobody can be let in."""
+    return sum(
+        len(tenant.keys) + len(tenant.dialects.helper.session_secrets)
         for tenant in settings.tenants.values()
     )
 

@@ -210,6 +210,12 @@ CONFIG_TIME: Final = Family(
     (),
     "When the configuration in force was read, since the epoch.",
 )
+CREDENTIALS: Final = Family(
+    "chatgw_credentials",
+    "gauge",
+    (),
+    "Keys and session secrets of the configuration in force; without any nobody is let in.",
+)
 UNREADABLE: Final = Family(
     "chatgw_scoreboards_unreadable_total",
     "counter",
@@ -342,6 +348,7 @@ CATALOGUE: Final = (
     CONFIG_RELOADS,
     CONFIG_GOOD,
     CONFIG_TIME,
+    CREDENTIALS,
     UNREADABLE,
     COST,
     UNDELIVERED,

@@ -44,6 +44,7 @@ class SupervisorMetrics:
         self._good = Gauge(catalogue.CONFIG_GOOD, self.board)
         self._time = Gauge(catalogue.CONFIG_TIME, self.board)
         self._configured = Gauge(catalogue.WORKERS_CONFIGURED, self.board)
+        self._credentials = Gauge(catalogue.CREDENTIALS, self.board)
         self._draining = Gauge(catalogue.DRAINING, self.board)
         self._unreadable = Counter(catalogue.UNREADABLE, self.board)
         self._lines_dropped = Counter(catalogue.LOG_LINES_DROPPED, self.board)
@@ -52,9 +53,11 @@ class SupervisorMetrics:
         """A worker ended that was not told to."""
         self._restarts.labels(how).inc()
 
-    def in_force(self, workers: int, now: float) -> None:
-        """A configuration is in force; `now` in epoch seconds."""
+    def in_force(self, workers: int, credentials: int, now: float) -> None:
+        """A configuration is in force that has so many keys and session secrets; `now` in epoch
+        seconds."""
         self._configured.set(workers)
+        self._credentials.set(credentials)
         self._good.set(1)
         self._time.set(now)
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from gateway.settings import (
     Settings,
-    has_credentials,
+    credential_count,
     load_settings,
 )
 from tests.settings.support import (
@@ -335,12 +335,22 @@ def test_a_key_for_helper_warns_that_it_takes_tokens() -> None:
     assert "session tokens" in warning
 
 
+@pytest.mark.parametrize(
+    ("days", "words"), [(-1, "has expired"), (0.5, "in 0 days"), (13.5, "in 13 days"), (14.5, "")]
+)
+def test_a_key_that_has_expired_or_soon_will_is_warned_of(days: float, words: str) -> None:
+    until = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    keys = {"k": {"hash": HASH, "dialects": ["widget"], "expires": until}}
+    told = load_settings(to_file({"tenants": {"a": {"keys": keys}}}), {}, {}).warnings
+    assert [words in text and "tenants.a.keys.k" in text for text in told] == [True] * bool(words)
+
+
 def test_credentials_are_keys_or_session_secrets() -> None:
-    assert not has_credentials(load())
-    assert not has_credentials(load({"tenants": {"a": {}}}))
-    assert has_credentials(load(ACME))
+    assert not credential_count(load())
+    assert not credential_count(load({"tenants": {"a": {}}}))
+    assert credential_count(load(ACME))
     secret = {"tenants": {"a": {"dialects": {"helper": {"session_secret": SECRET}}}}}
-    assert has_credentials(load(secret))
+    assert credential_count(load(secret))
 
 
 def test_two_keys_with_different_hashes_live_side_by_side() -> None:
