@@ -39,7 +39,10 @@ class Patience:
 
 
 class Child:
-    """One worker process. `woken` is called when it says something or ends."""
+    """One worker process. `woken` is called when it says something or ends.
+
+    `has_to_leave` is for the owner: another one is to take its place.
+    """
 
     def __init__(
         self, slot: int, descriptors: tuple[int, ...], patience: Patience, woken: Callable[[], None]
@@ -47,7 +50,7 @@ class Child:
         self.slot: Final = slot
         self.state: WorkerState = "starting"
         self._started: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self.wants_to_leave = False
+        self.has_to_leave = False
         self.wedged = False
         self._ordered = False
         self._patience = patience
@@ -157,7 +160,7 @@ class Child:
             case {"word": "failed", "why": str(why)}:
                 self._settle(why)
             case {"word": "leaving"}:
-                self.wants_to_leave = True
+                self.has_to_leave = True
 
     def _settle(self, why: str | None) -> None:
         if not self._started.done():

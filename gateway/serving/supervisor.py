@@ -268,7 +268,7 @@ class Supervisor:
                 self._model_url = await self._model.start(say)
             await self._workers.replace(orders, server.drain_s, server.workers)
         except (StartError, WorkersError) as error:
-            _log.error("reload_failed", why=str(error))
+            _log.error("reload_failed", why=str(error), next="the former one stays")
             self._metrics.reloaded("failed")
         else:
             self._metrics.reloaded("good")

@@ -57,6 +57,7 @@ class Workers:
         self._deaths: deque[float] = deque()
         self._failed_starts = 0
         self._moves: set[asyncio.Task[None]] = set()
+        self._one_by_one = asyncio.Lock()
         self._drain_s = 0.0
         self._stopping = False
         self._looked = monotonic()
@@ -100,13 +101,30 @@ class Workers:
     async def replace(self, orders: MakeOrders, drain_s: float, count: int) -> None:
         """Puts a new worker into every place, one after the other, and has `count` places.
 
-        Raises `WorkersError` if a new one does not start; those not yet replaced stay.
+        Raises `WorkersError` if a new one does not start. Then the former orders stay in force, and
+        those that were replaced already are replaced again.
         """
+        places = {*self._places, *self._due}
+        former = self.orders, self._drain_s
         for slot in range(count):
-            await self._succeed(slot, orders)
+            try:
+                async with self._one_by_one:
+                    await self._succeed(slot, orders)
+            except WorkersError:
+                self.orders, self._drain_s = former
+                self._take_back(places, slot)
+                raise
             self.orders, self._drain_s = orders, drain_s
         for slot in [slot for slot in {*self._places, *self._due} if slot >= count]:
             self._let_go(slot)
+
+    def _take_back(self, places: set[int], end: int) -> None:
+        """Has those before `end` replaced again, if their places are to stay."""
+        for slot in range(end):
+            if slot not in places:
+                self._let_go(slot)
+            elif slot in self._places:
+                self._places[slot].has_to_leave = True
 
     async def stop(self, notice_s: float, drain_s: float) -> None:
         """Tells all to end, and returns when they have."""
@@ -164,19 +182,27 @@ class Workers:
         if not self._due and all(it.state == "listening" for it in self._places.values()):
             self._failed_starts = 0
         for child in self._places.values():
-            if child.wants_to_leave and not self._stopping:
-                child.wants_to_leave = False
-                move = asyncio.create_task(self._move(child.slot))
+            if child.has_to_leave and not self._stopping:
+                child.has_to_leave = False
+                move = asyncio.create_task(self._move(child))
                 self._moves.add(move)
                 move.add_done_callback(self._moves.discard)
 
-    async def _move(self, slot: int) -> None:
-        """Grants a worker's wish to leave."""
-        try:
-            if self.orders is not None:
-                await self._succeed(slot, self.orders)
-        except WorkersError as error:
-            _log.error("worker_not_replaced", worker=slot, why=str(error))
+    async def _move(self, child: Child) -> None:
+        """Puts another worker into the place of one that has to leave, however long it takes."""
+        wait_s = 1.0
+        while True:
+            async with self._one_by_one:
+                if self._places.get(child.slot) is not child or self._stopping or not self.orders:
+                    return
+                try:
+                    await self._succeed(child.slot, self.orders)
+                except WorkersError as error:
+                    _log.error("worker_not_replaced", worker=child.slot, why=str(error))
+                else:
+                    return
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     async def _succeed(self, slot: int, orders: MakeOrders) -> None:
         """Puts a new worker into the place once it listens. Raises `WorkersError`."""

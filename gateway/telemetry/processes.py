@@ -18,6 +18,7 @@ _SUMMED: Final = (
     "process_virtual_memory_bytes",
 )
 _CPU: Final = "process_cpu_seconds"
+_DECIMALS: Final = 6
 
 
 class Processes(Collector):
@@ -31,17 +32,31 @@ class Processes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of this process, with the children's shares."""
-        ended = os.times()
-        sums = {_CPU: ended.children_user + ended.children_system}
-        for child in self._children():
-            for metric in _of(child):
-                sums[metric.name] = sums.get(metric.name, 0) + metric.samples[0].value
+        sums = self._sums()
         for metric in _of("self"):
             value = metric.samples[0].value
             if metric.name in _SUMMED:
-                value += sums.get(metric.name, 0)
+                # Another order changes the last bits, and a counter may not fall by one of them.
+                value = round(value + sums.get(metric.name, 0), _DECIMALS)
             kind = CounterMetricFamily if metric.name == _CPU else GaugeMetricFamily
             yield kind(metric.name, metric.documentation, value=value)
+
+    def _sums(self) -> dict[str, float]:
+        """The children's shares, those that have ended included."""
+        while True:
+            ended = _ended_s()
+            sums = {_CPU: ended}
+            for child in self._children():
+                for metric in _of(child):
+                    sums[metric.name] = sums.get(metric.name, 0) + metric.samples[0].value
+            if _ended_s() == ended:
+                return sums  # else one has ended meanwhile, which was counted twice or not at all
+
+
+def _ended_s() -> float:
+    """What children that were waited for used of the processor, in seconds."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def resident_bytes(process: int) -> float | None:

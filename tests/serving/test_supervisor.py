@@ -252,6 +252,46 @@ async def test_a_reload_on_which_no_worker_can_start_changes_nothing(tmp_path: P
         await world.gateway.stop()
 
 
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_reload_that_fails_half_way_is_taken_back(
+    tmp_path: Path, *, stubborn: bool
+) -> None:
+    async with fleet(tmp_path) as world:
+        gateway = world.gateway
+        before = await gateway.workers()
+        rewrite(gateway, f"{tmp_path}/gateway.db", f"{tmp_path}/other.db")
+        known = set(before.values())
+        first, second = await newcomer(gateway, known), await newcomer(gateway, known)
+        os.kill(second, signal.SIGKILL)
+        (told,) = await gateway.logged("reload_failed")
+        assert "SIGKILL" in str(told["why"])
+        if stubborn:
+            os.kill(await newcomer(gateway, known), signal.SIGKILL)
+            assert (await gateway.logged("worker_not_replaced"))[0]["worker"] == 0
+        third = await newcomer(gateway, known)
+        async with asyncio.timeout(PATIENCE_S):
+            while await gateway.workers() != {0: third, 1: before[1]}:
+                await asyncio.sleep(0.05)
+        await until_gone(first)
+        (tmp_path / "other.db").unlink()
+        for _ in range(4):
+            world.reply("As before")
+            assert read(WIDGET, await world.ask(WIDGET, "Hello")).text == "As before"
+        assert not (tmp_path / "other.db").exists()
+        await gateway.stop()
+
+
+async def newcomer(gateway: GatewayProcess, known: set[int]) -> int:
+    """The next worker that the gateway starts; from then on it is known."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            text = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text()
+            for process in {int(each) for each in text.split()} - known:
+                known.add(process)
+                return process
+            await asyncio.sleep(0.01)
+
+
 async def test_without_a_supervisor_the_port_is_free_and_turns_finish(tmp_path: Path) -> None:
     async with fleet(tmp_path) as world, AsyncExitStack() as stack:
         exchange, gate = await stream(world, stack)
