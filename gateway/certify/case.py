@@ -107,7 +107,9 @@ class Stage:
     async def _serve(self, exchange: Exchange, outcome: Outcome) -> None:
         await exchange.body()
         dialect = self._wire.dialect
-        down = HttpDownstream(exchange, dialect.encoder(self._context), dialect.encode_error)
+        down = HttpDownstream(
+            exchange, dialect.encoder(self._context), dialect.encode_error, alone_s=0.0
+        )
         down.watch = watch = Watch(
             turn_s=_TURN_S, send_s=_TURN_S, keep_alive_s=_TURN_S, keep_alive=down.keep_alive
         )

@@ -65,6 +65,7 @@ class DataStream:
     """
 
     apart = False
+    ends_alone = False
     one_shot = False
 
     def __init__(self, turn: TurnContext, *, early: bool = False) -> None:
@@ -145,6 +146,7 @@ class UiMessages:
     """
 
     apart = False
+    ends_alone = False
     one_shot = False
 
     def __init__(self, turn: TurnContext) -> None:

@@ -10,8 +10,9 @@ into that framing. /chat answers with one `GenAiChatResponse`. Every route has t
 name and the prefix /api.
 
 Public clients parse each read as whole items, so an item is ASCII, under 16 KiB and a body
-message of its own, as is `]`. What could pass that size is split (text, citations over several
-items) or cut (names, ids and a citation's own texts).
+message of its own, as is `]`; what they read together with that is lost on them. What could pass
+the size is split (text, citations over several items) or cut (names, ids and a citation's own
+texts).
 
 Source: vendor's page "Continue (HTTP/2 Streaming)", OpenAPI file and page "Errors".
 """
@@ -184,6 +185,7 @@ class _ItemEncoder:
     def __init__(self, turn: TurnContext, framing: _Framing) -> None:
         self._turn = turn
         self._framing = framing
+        self.ends_alone = bool(framing.close)
         self._opened = False
         self._spoke = False
         token = dumps(self._item({"content": "\0"}))
@@ -292,6 +294,7 @@ class _ItemEncoder:
 
 class _OneShotEncoder:
     apart = False
+    ends_alone = False
     one_shot = True
 
     def __init__(self, turn: TurnContext) -> None:

@@ -117,6 +117,7 @@ class Hyponema:
 
 class _EventEncoder:
     apart = False
+    ends_alone = False
     one_shot = False
 
     def __init__(self, turn: TurnContext) -> None:

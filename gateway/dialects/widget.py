@@ -143,6 +143,7 @@ class Widget:
 
 class _LineEncoder:
     apart = True
+    ends_alone = False
     one_shot = False
 
     def __init__(self, turn: TurnContext) -> None:
@@ -177,6 +178,7 @@ class _LineEncoder:
 
 class _OneShotEncoder:
     apart = False
+    ends_alone = False
     one_shot = True
 
     def __init__(self, turn: TurnContext) -> None:

@@ -30,11 +30,13 @@ class Encoder(Protocol):
 
     Events come in an order that `grammar.TURN` allows. Every element that `encode` returns is
     one record. `apart` says that each record needs a body message of its own (contract for
-    clients that parse each read as whole records); otherwise records may be joined. `one_shot`
-    says that nothing comes before `TurnFinished`, whose single record is the whole body.
+    clients that parse each read as whole records); otherwise records may be joined. `ends_alone`
+    says that such clients lose whatever they read together with the last record. `one_shot` says
+    that nothing comes before `TurnFinished`, whose single record is the whole body.
     """
 
     apart: bool
+    ends_alone: bool
     one_shot: bool
 
     def head(self) -> Reply:

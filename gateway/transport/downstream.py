@@ -3,11 +3,13 @@
 Every event passes the grammar, so the encoder may rely on its order. Records that must stand
 alone get a body message each, and on HTTP/2, where several come at once, a pass of the event loop
 each too: clients that parse each read as whole records would lose some, and frames that are
-written apart are mostly read apart.
+written apart are mostly read apart. Browsers join what comes while they are busy, so a last record
+that must be read alone comes a moment later.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.events import TurnEvent, TurnStarted
@@ -17,15 +19,20 @@ from gateway.ports.codecs import Encoder
 from gateway.transport.asgi import Exchange
 from gateway.turn.watch import NEVER, Watch
 
+ALONE_S: Final = 0.01
+
 
 class HttpDownstream:
-    """`ports.Downstream` over an ASGI exchange."""
+    """`ports.Downstream` over an ASGI exchange; `alone_s` is the moment before a last record that
+    is to be read alone."""
 
     def __init__(
         self,
         exchange: Exchange,
         encoder: Encoder,
         encode_error: Callable[[GatewayError], Reply],
+        *,
+        alone_s: float = ALONE_S,
     ) -> None:
         self.opened = False
         self.terminal_sent = False
@@ -36,6 +43,7 @@ class HttpDownstream:
         self._encode_error = encode_error
         self._grammar = Grammar()
         self._space_records = encoder.apart and exchange.head.http_version == "2"
+        self._alone_s = alone_s
         self._begun = False
         self._ending = False
         self._keep_alive_done: asyncio.Event | None = None
@@ -76,6 +84,10 @@ class HttpDownstream:
         records = self._encode_all(events)
         self.terminal_sent = True
         if not self.one_shot:
+            if self._encoder.ends_alone:
+                await self._put(records[:-1])
+                await asyncio.sleep(self._alone_s)
+                records = records[-1:]
             await self._put(records)
             await self._clocked(self._exchange.end())
             return

@@ -51,6 +51,7 @@ class _FaultyEncoder:
         self._sound = sound
         self._fault = fault
         self.apart = sound.apart
+        self.ends_alone = sound.ends_alone
         self.one_shot = sound.one_shot
 
     def head(self) -> Reply:

@@ -20,7 +20,7 @@ from typing import Final
 
 from tests.ci.chromium import Page
 from tests.ci.table import Table
-from tests.clients import browser, fetching, journey, node, raw, samples
+from tests.clients import alone, browser, fetching, journey, node, raw, samples
 from tests.clients.grid import REASONS, Grid, compact
 from tests.clients.stage import Stage, open_stage
 from tests.e2e.process import ROOT
@@ -37,22 +37,26 @@ async def main() -> int:
     grid = Grid(table)
     npm = await node.ready(table)
     chromium = browser.ready(table)
-    page = Page()
-    shop = await page.start()
+    pages = (Page(), Page())
+    shops = [await page.start() for page in pages]
+    more = Counter[str]()
     with tempfile.TemporaryDirectory() as directory:
-        async with open_stage(Path(directory), [page.origin]) as stage:
+        async with open_stage(Path(directory), [page.origin for page in pages]) as stage:
             checks = {"raw": raw.check(stage, grid)}
             checks["samples"] = samples.check(stage, grid, npm=npm)
             if chromium is not None:
-                checks["Chromium"] = browser.check(stage, grid, chromium, page)
+                checks["Chromium"] = browser.check(stage, grid, chromium, pages[0])
+                checks["reads"] = alone.check(stage, table, chromium, pages[1], more)
             if npm:
                 checks["fetch"] = fetching.check(stage, grid)
                 checks["npm packages"] = node.check(stage, grid)
-                checks["visitor"] = journey.check(stage, table)
+                checks["journeys"] = journey.check(stage, table)
+                more += journey.TURNS
             for name, check in checks.items():
                 await _guarded(name, check, table)
-            await _versions(stage, grid, journeys=npm)
-    await shop.cleanup()
+            await _versions(stage, grid, more)
+    for shop in shops:
+        await shop.cleanup()
     grid.print()
     if "--write" in sys.argv[1:] and not (table.failed or table.left_out):
         _write(grid)
@@ -67,13 +71,11 @@ async def _guarded(name: str, check: Coroutine[None, None, None], table: Table) 
         table.row(name, "comes to its end", good=False, saw=traceback.format_exc())
 
 
-async def _versions(stage: Stage, grid: Grid, *, journeys: bool) -> None:
+async def _versions(stage: Stage, grid: Grid, more: Counter[str]) -> None:
     """Whether the gateway saw every client come with the version of HTTP that its row says."""
-    wanted = Counter[str]()
+    wanted = more.copy()
     for client, cells in grid.rows:
         wanted[client.http.split()[0]] += len(cells)
-    if journeys:
-        wanted += journey.TURNS
     seen = await stage.turns()
     end = time.monotonic() + _SETTLED_S
     while seen != wanted and time.monotonic() < end:

@@ -14,15 +14,18 @@ from gateway.events import (
 )
 from gateway.messages import Reply
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
-from gateway.transport.downstream import HttpDownstream
+from gateway.transport.downstream import ALONE_S, HttpDownstream
 from gateway.turn.watch import NEVER, Watch
 
 
 class Letters:
     """An encoder whose records are one letter each."""
 
-    def __init__(self, *, apart: bool = False, one_shot: bool = False) -> None:
+    def __init__(
+        self, *, apart: bool = False, ends_alone: bool = False, one_shot: bool = False
+    ) -> None:
         self.apart = apart
+        self.ends_alone = ends_alone
         self.one_shot = one_shot
         self.said = False
 
@@ -126,6 +129,23 @@ async def test_records_that_stand_alone_get_a_body_message_each() -> None:
         await down.begin()
         await down.send([TextDelta("ab")])
     assert rig.bodies == [b"<", b"a", b"b"]
+
+
+@pytest.mark.parametrize("http_version", ["1.1", "2"])
+async def test_a_last_record_that_is_read_alone_comes_a_moment_after_the_others(
+    http_version: str,
+) -> None:
+    rig = Rig(apart=True, ends_alone=True, http_version=http_version)
+    async with rig as down:
+        await down.begin()
+        await down.send([TextDelta("ab")])
+        ending = asyncio.create_task(down.finish([TextDelta("c"), *END]))
+        while len(rig.bodies) < 4:
+            await asyncio.sleep(0)
+        spoken = asyncio.get_running_loop().time()
+        await ending
+        assert asyncio.get_running_loop().time() - spoken >= ALONE_S / 2
+    assert rig.bodies == [b"<", b"a", b"b", b"c", b">"]
 
 
 async def test_a_one_shot_answer_is_one_message_at_the_end() -> None:
