@@ -102,7 +102,8 @@ def _judge_failure(wire: Wire, expected: Expected, outcome: Outcome, reader: Rea
     said = expected.told.text
     demand(reader.text == said, "the text is not what the model had said")
     demand(expected.text.startswith(said), "the text is no beginning of the whole reply")
-    demand(outcome.kept == ([(said, "partial")] if said else []), _of_history(outcome, "partial"))
+    kept = [(said, "partial")] if said or expected.told.called else []
+    demand(outcome.kept == kept, _of_history(outcome, "partial"))
     demand(reader.usage is None, "a failed turn has usage")
     left_open = getattr(reader, "open_calls", None) if wire.options.tool_results else None
     demand(not left_open, "a tool call was left open before an error")

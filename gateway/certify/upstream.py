@@ -14,7 +14,9 @@ from gateway.events import (
     ModelFinished,
     ReasoningDelta,
     TextDelta,
+    ToolCallEnded,
     ToolCallStarted,
+    ToolReturned,
 )
 from gateway.messages import Price, Prompt
 from gateway.ports.codecs import Decoder
@@ -22,6 +24,7 @@ from gateway.ports.codecs import Decoder
 # A decoder that neither finishes nor fails at its end would be asked for ever.
 _ASKED_AT_THE_END: Final = 4
 _SPEECH: Final = (TextDelta, ReasoningDelta, ToolCallStarted)
+_CALLED: Final = (ToolCallEnded, ToolReturned)
 NEVER_ENDS: Final = "the decoder neither finished nor failed at the end of its bytes"
 
 
@@ -46,6 +49,11 @@ class Tale:
     def spoke(self) -> bool:
         """Whether the model began to generate."""
         return any(isinstance(event, _SPEECH) for read in self.reads for event in read)
+
+    @property
+    def called(self) -> bool:
+        """Whether a call was told whole."""
+        return any(isinstance(event, _CALLED) for read in self.reads for event in read)
 
     def same_as(self, other: "Tale") -> bool:
         """Whether a turn could not tell the two apart."""
