@@ -52,6 +52,7 @@ from gateway.openapi.parts import (
     record,
     ref,
     request,
+    served,
     text,
 )
 from gateway.openapi.samples import streams
@@ -171,27 +172,21 @@ SECTION: Final = Section(
     name=_DIALECT.name,
     description="Helper: sessions, conversations, and messages answered in a stream protocol.",
     operations=(
-        *(
-            Operation(
-                route,
-                "Send a message and stream the reply",
-                {
-                    200: Answer(
-                        "The reply, in the protocol that the request's client reads.",
-                        {
-                            datastream.MEDIA_TYPE.partition(";")[0]: _stream(
-                                _DATA_STREAM, DATA_STREAM
-                            ),
-                            uimessages.MEDIA_TYPE: _stream(_UI_STREAM, UI_MESSAGE_STREAM),
-                        },
-                    )
-                },
-                (*TURN_ERRORS, MailboxNotFound(), NotOwner()),
-                _DIALECT.credentials,
-                (ONCE,),
-                Body(_CHAT),
-            )
-            for route in _DIALECT.routes
+        *served(
+            _DIALECT,
+            "Send a message and stream the reply",
+            {
+                200: Answer(
+                    "The reply, in the protocol that the request's client reads.",
+                    {
+                        datastream.MEDIA_TYPE.partition(";")[0]: _stream(_DATA_STREAM, DATA_STREAM),
+                        uimessages.MEDIA_TYPE: _stream(_UI_STREAM, UI_MESSAGE_STREAM),
+                    },
+                )
+            },
+            (*TURN_ERRORS, MailboxNotFound(), NotOwner()),
+            parameters=(ONCE,),
+            body=Body(_CHAT),
         ),
         Operation(
             HelperSessions.routes[0],
@@ -209,34 +204,31 @@ SECTION: Final = Section(
             ),
             body=Body(_SESSION),
         ),
-        Operation(
-            HelperStart.routes[0],
+        *served(
+            HelperStart,
             "Start a conversation",
             {200: answer("Its slug.", record(conversationSlug=ID))},
             (*_MAILBOX, HttpError(415)),
-            HelperStart.credentials,
             body=Body(request({}, {"subject": nullable(text(MAX_SUBJECT))})),
         ),
-        Operation(
-            HelperConversation.routes[0],
+        *served(
+            HelperConversation,
             "Show a conversation",
             {200: answer("The conversation.", ref("HelperConversation"))},
             _OWNED,
-            HelperConversation.credentials,
-            (_MARK,),
+            parameters=(_MARK,),
             ids=ID,
         ),
-        Operation(
-            HelperUpdate.routes[0],
+        *served(
+            HelperUpdate,
             "Mark a conversation as read",
             {200: answer("Done.", record(success={"const": True}))},
             (*_OWNED, HttpError(415)),
-            HelperUpdate.credentials,
             body=Body(request({"markRead": {"const": True}})),
             ids=ID,
         ),
-        Operation(
-            HelperList.routes[0],
+        *served(
+            HelperList,
             "List conversations",
             {
                 200: answer(
@@ -248,15 +240,13 @@ SECTION: Final = Section(
                 )
             },
             _MAILBOX,
-            HelperList.credentials,
-            _LIST,
+            parameters=_LIST,
         ),
-        Operation(
-            HelperUnread.routes[0],
+        *served(
+            HelperUnread,
             "Count unread conversations",
             {200: answer("The number.", record(count=INTEGER))},
             _MAILBOX,
-            HelperUnread.credentials,
         ),
         Operation(
             HelperResume.routes[0],

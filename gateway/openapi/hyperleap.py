@@ -44,6 +44,7 @@ from gateway.openapi.parts import (
     record,
     ref,
     request,
+    served,
     text,
 )
 from gateway.openapi.samples import streams
@@ -233,49 +234,33 @@ SECTION: Final = Section(
     description="Hyperleap: conversations, and messages answered with a growing JSON array.",
     operations=(
         *map(_chat, _DIALECT.routes),
-        *(
-            Operation(
-                route,
-                "Start a conversation",
-                {200: _ENTRY},
-                (*KEYED_ERRORS, HttpError(415)),
-                HyperleapStart.credentials,
-                body=Body(_GENERAL, ANY_JSON),
-            )
-            for route in HyperleapStart.routes
+        *served(
+            HyperleapStart,
+            "Start a conversation",
+            {200: _ENTRY},
+            (*KEYED_ERRORS, HttpError(415)),
+            body=Body(_GENERAL, ANY_JSON),
         ),
-        *(
-            Operation(
-                route,
-                "Start a conversation with a persona",
-                {200: _ENTRY},
-                (*KEYED_ERRORS, HttpError(415), NotFound()),
-                HyperleapPersona.credentials,
-                body=Body(_PERSONA, ANY_JSON),
-            )
-            for route in HyperleapPersona.routes
+        *served(
+            HyperleapPersona,
+            "Start a conversation with a persona",
+            {200: _ENTRY},
+            (*KEYED_ERRORS, HttpError(415), NotFound()),
+            body=Body(_PERSONA, ANY_JSON),
         ),
-        *(
-            Operation(
-                route,
-                "List conversations",
-                {200: answer("A page, the last written to first.", ref("ChatEntryPage"))},
-                KEYED_ERRORS,
-                HyperleapList.credentials,
-                (_CONTINUE,),
-            )
-            for route in HyperleapList.routes
+        *served(
+            HyperleapList,
+            "List conversations",
+            {200: answer("A page, the last written to first.", ref("ChatEntryPage"))},
+            KEYED_ERRORS,
+            parameters=(_CONTINUE,),
         ),
-        *(
-            Operation(
-                route,
-                "Show a conversation",
-                {200: _ENTRY},
-                (*KEYED_ERRORS, NotFound()),
-                HyperleapConversation.credentials,
-                ids=ID,
-            )
-            for route in HyperleapConversation.routes
+        *served(
+            HyperleapConversation,
+            "Show a conversation",
+            {200: _ENTRY},
+            (*KEYED_ERRORS, NotFound()),
+            ids=ID,
         ),
     ),
     schemas=_SCHEMAS,

@@ -28,7 +28,6 @@ from gateway.openapi.parts import (
     Body,
     Content,
     ErrorShape,
-    Operation,
     Schema,
     Section,
     answer,
@@ -36,6 +35,7 @@ from gateway.openapi.parts import (
     record,
     ref,
     request,
+    served,
     text,
 )
 from gateway.openapi.samples import streams
@@ -91,51 +91,44 @@ SECTION: Final = Section(
     name=_DIALECT.name,
     description="Hyponema: sessions, and messages answered with server-sent events.",
     operations=(
-        *(
-            Operation(
-                route,
-                "Send a message and stream the reply",
-                {
-                    200: Answer(
-                        "The turn's events.",
-                        {
-                            MEDIA_TYPE: Content(
-                                {"type": "string", "description": _STREAM},
-                                streams(_DIALECT, "sse", "reply", "tool", "guard", "failure"),
-                            )
-                        },
-                    )
-                },
-                TURN_ERRORS,
-                _DIALECT.credentials,
-                (ONCE,),
-                Body(request({"text": text(MAX_CHARACTERS, shortest=1)})),
-                ID,
-            )
-            for route in _DIALECT.routes
+        *served(
+            _DIALECT,
+            "Send a message and stream the reply",
+            {
+                200: Answer(
+                    "The turn's events.",
+                    {
+                        MEDIA_TYPE: Content(
+                            {"type": "string", "description": _STREAM},
+                            streams(_DIALECT, "sse", "reply", "tool", "guard", "failure"),
+                        )
+                    },
+                )
+            },
+            TURN_ERRORS,
+            parameters=(ONCE,),
+            body=Body(request({"text": text(MAX_CHARACTERS, shortest=1)})),
+            ids=ID,
         ),
-        Operation(
-            HyponemaStart.routes[0],
+        *served(
+            HyponemaStart,
             "Make a session",
             {201: answer("The new session.", ref("HyponemaNewSession"))},
             (*KEYED_ERRORS, HttpError(415), NotFound()),
-            HyponemaStart.credentials,
             body=Body(_START),
         ),
-        Operation(
-            HyponemaSession.routes[0],
+        *served(
+            HyponemaSession,
             "Show a session",
             {200: answer("Where it stands.", ref("HyponemaSession"))},
             (*KEYED_ERRORS, NotFound()),
-            HyponemaSession.credentials,
             ids=ID,
         ),
-        Operation(
-            HyponemaEnd.routes[0],
+        *served(
+            HyponemaEnd,
             "End a session",
             {200: answer("Where it stands now.", ref("HyponemaSession"))},
             (*KEYED_ERRORS, HttpError(415), NotFound()),
-            HyponemaEnd.credentials,
             body=Body(_END, required=False),
             ids=ID,
         ),

@@ -28,7 +28,8 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.messages import Reply
-from gateway.ports.routes import CredentialSource, Route
+from gateway.ports.codecs import Dialect
+from gateway.ports.routes import CredentialSource, Endpoint, Route
 from gateway.requests import CLIENT_ID
 from gateway.turn.idempotency import HEADER as IDEMPOTENCY_KEY
 from gateway.turn.idempotency import MAX_KEY
@@ -142,6 +143,23 @@ class Section:
     schemas: Mapping[str, Schema] = field(default_factory=dict)
     errors: ErrorShape | None = None
     credentials: Mapping[CredentialSource, str] = field(default_factory=dict)
+
+
+def served(
+    by: Dialect | type[Endpoint],
+    summary: str,
+    answers: Mapping[int, Answer],
+    errors: tuple[GatewayError, ...],
+    *,
+    parameters: tuple[Schema, ...] = (),
+    body: Body | None = None,
+    ids: Schema = SOME_ID,
+) -> list[Operation]:
+    """An operation for each route of one server, all alike."""
+    return [
+        Operation(route, summary, answers, errors, by.credentials, parameters, body, ids)
+        for route in by.routes
+    ]
 
 
 def text(longest: int | None = None, *, shortest: int = 0, description: str = "") -> Schema:

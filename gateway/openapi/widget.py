@@ -34,6 +34,7 @@ from gateway.openapi.parts import (
     record,
     ref,
     request,
+    served,
     text,
 )
 from gateway.openapi.samples import streams
@@ -106,8 +107,8 @@ SECTION: Final = Section(
             {200: answer("The event loop runs.", record(status={"const": "ok"}))},
             OPEN_ERRORS,
         ),
-        Operation(
-            WidgetList.routes[0],
+        *served(
+            WidgetList,
             "List conversations",
             {
                 200: answer(
@@ -116,11 +117,10 @@ SECTION: Final = Section(
                 )
             },
             KEYED_ERRORS,
-            WidgetList.credentials,
-            (_LIMIT,),
+            parameters=(_LIMIT,),
         ),
-        Operation(
-            WidgetThread.routes[0],
+        *served(
+            WidgetThread,
             "Show a conversation",
             {
                 200: answer(
@@ -132,7 +132,6 @@ SECTION: Final = Section(
                 )
             },
             (*KEYED_ERRORS, NotFound()),
-            WidgetThread.credentials,
             ids={"type": "string", "minLength": 1, "maxLength": MAX_ID},
         ),
     ),

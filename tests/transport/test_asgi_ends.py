@@ -139,10 +139,17 @@ async def test_a_handler_that_wants_to_finish_can_still_be_cancelled_as_its_clie
     assert tasks == [task, None]
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [TimeoutError(110, "Connection timed out"), RuntimeError("the server's own fault")],
+    ids=["the kernel gave it up", "a fault"],
+)
 @pytest.mark.parametrize("finish", [True, False])
-async def test_a_connection_that_the_kernel_gave_up_is_a_client_that_has_gone(finish: bool) -> None:
+async def test_a_server_that_cannot_send_is_a_client_that_has_gone(
+    finish: bool, failure: Exception
+) -> None:
     server = Server()
-    server.failure = TimeoutError(110, "Connection timed out")
+    server.failure = failure
     server.body(b"")
     ended: list[bool] = []
 
@@ -166,25 +173,6 @@ async def test_a_server_that_cannot_receive_is_a_client_that_has_gone() -> None:
         await asyncio.sleep(30)
 
     await asyncio.wait_for(server.serve(handler), 1)
-
-
-@pytest.mark.parametrize("finish", [True, False])
-async def test_a_server_that_cannot_send_is_a_client_that_has_gone(finish: bool) -> None:
-    server = Server()
-    server.failure = RuntimeError("the server's own fault")
-    server.body(b"")
-    ended: list[bool] = []
-
-    async def handler(exchange: Exchange) -> None:
-        exchange.cancel_when_gone = not finish
-        await exchange.start(Reply(200, ()))
-        await asyncio.sleep(0)
-        await exchange.write(b"a")
-        ended.append(exchange.gone)
-
-    await asyncio.wait_for(server.serve(handler), 1)
-    assert ended == ([True] if finish else [])
-    assert len(server.sent) == 1
 
 
 async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None:
