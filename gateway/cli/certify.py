@@ -37,7 +37,7 @@ def command(
     sockets: bool | None,
     jobs: int | None,
 ) -> None:
-    """Cut recorded answers of model servers at every byte and judge what clients get.
+    """Judge what clients get of answers cut at every byte.
 
     A FILE is the body of one answer of an OpenAI-compatible or Anthropic server, as
     `curl -sN` prints it: server-sent events, or JSON. Without any the shipped ones are

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--online", is_flag=True, help="Also ask every upstream whether it is there.")
 def command(file: Path | None, online: bool) -> None:
-    """Say whether a configuration is good, and everything that is wrong with it."""
+    """Say whether a configuration is good, or what is wrong.
+
+    FILE is config/gateway.yaml unless given, else the built-in defaults.
+    """
     source = chosen(file)
     settings = load(source)
     click.echo(f"ok: {source or 'built-in defaults'}")

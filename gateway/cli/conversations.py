@@ -42,13 +42,18 @@ class _Stored:
 
 _tenant: Final = click.option("--tenant", help="Only this tenant's.")
 _dialect: Final = click.option("--dialect", type=DIALECT, help="Only this one's.")
-_one_tenant: Final = click.option("--tenant", required=True)
-_one_dialect: Final = click.option("--dialect", required=True, type=DIALECT)
+_one_tenant: Final = click.option("--tenant", required=True, help="Whose they are.")
+_one_dialect: Final = click.option(
+    "--dialect", required=True, type=DIALECT, help="Of which clients."
+)
 
 
 @click.group("conversations")
 def command() -> None:
-    """List, show, export, import and delete conversations, also while gateways run."""
+    """Look into the store and move conversations.
+
+    Works while gateways run.
+    """
 
 
 @command.command("list")
@@ -56,7 +61,7 @@ def command() -> None:
 @_tenant
 @_dialect
 def _list(file: Path | None, tenant: str | None, dialect: str | None) -> None:
-    """List conversations: whose they are, how long, when last written to. No text is shown."""
+    """List conversations, without their text."""
     from gateway.conversations.lines import time_text
     from gateway.conversations.transfer import Chosen, each
 
@@ -95,10 +100,10 @@ def _show(file: Path | None, tenant: str, dialect: str, id: str) -> None:
 @_dialect
 @click.argument("out", type=click.Path(dir_okay=False), default="-")
 def _export(file: Path | None, tenant: str | None, dialect: str | None, out: str) -> None:
-    """Write conversations to OUT (default: stdout), one JSON line each.
+    """Write conversations, one JSON line each.
 
-    README has the format. They are as sensitive as the store itself: a new file is its owner's
-    only.
+    OUT is a file; without it they go to stdout. README has the format. They are as sensitive as the
+    store itself: a new file is its owner's only.
     """
     from gateway.conversations.transfer import Chosen, export
 
@@ -123,9 +128,10 @@ def _import(
     check: bool,
     source: BinaryIO,
 ) -> None:
-    """Import conversations from SOURCE (- for stdin), one JSON line each.
+    """Import conversations, one JSON line each.
 
-    Every line is judged first; if any is bad, all problems are told and nothing is imported.
+    SOURCE is a file, or - for stdin. Every line is judged first; if any is bad, all problems are
+    told and nothing is imported.
     """
     from gateway.conversations.lines import Defaults
     from gateway.conversations.transfer import Import, bring, judge

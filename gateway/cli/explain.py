@@ -17,7 +17,10 @@ from gateway.cli.configuration import LABEL_WIDTH, config_option, load
 def command(
     file: Path | None, key: str, route: str, origin: str | None, client: str | None
 ) -> None:
-    """Say who would serve a request and within which limits, or why nobody would."""
+    """Say who would serve a request, or why nobody would.
+
+    That is the tenant, key, agent, upstreams and limits, as a gateway would decide now.
+    """
     from gateway.wiring.explain import explainer
 
     settings = load(file)

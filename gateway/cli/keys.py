@@ -19,10 +19,10 @@ def command() -> None:
 
 @command.command("new")
 @click.option("--tenant", required=True, help="The tenant that the key is for.")
-@click.option("--dialect", required=True, type=DIALECT)
+@click.option("--dialect", required=True, type=DIALECT, help="The clients that will have it.")
 @click.option("--name", help="The key's name. Default: the dialect.")
 def _new(tenant: str, dialect: "DialectName", name: str | None) -> None:
-    """Make a key, print it once, and the lines that go into the configuration.
+    """Make a key and the lines for the configuration.
 
     For helper it is a session secret, from which tokens are made.
     """

@@ -14,7 +14,10 @@ from gateway.cli.configuration import chosen, config_option, load
 @click.option("--workers", type=click.IntRange(min=1), help="Instead of server.workers.")
 @click.option("--demo", is_flag=True, help="Add a tenant with keys and print a curl for each.")
 def command(file: Path | None, bind: tuple[str, ...], workers: int | None, demo: bool) -> None:
-    """Serve until SIGINT or SIGTERM; SIGHUP or a changed file takes on a new configuration."""
+    """Serve until SIGINT or SIGTERM.
+
+    SIGHUP or a changed file takes on a new configuration.
+    """
     overrides: dict[str, object] = {}
     if bind:
         overrides["server.bind"] = bind

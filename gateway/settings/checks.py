@@ -74,8 +74,8 @@ def _keys_in_the_clear(settings: Settings) -> list[str]:
     return [
         f"upstreams.{name}: the api_key travels unencrypted to {url}; use https"
         for name, upstream in settings.upstreams.items()
-        for url in (upstream.base_url, *(target.base_url for target in upstream.targets))
-        if upstream.api_key and url and url.startswith("http:") and not _on_this_machine(url)
+        for url in upstream.servers
+        if upstream.api_key and url.startswith("http:") and not _on_this_machine(url)
     ]
 
 

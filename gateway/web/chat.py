@@ -77,7 +77,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a chat request needs, chosen by `wiring.py`.
+    """Everything that a chat request needs, chosen by `wiring`.
 
     `new_id` makes UUIDs, `now` reads epoch seconds.
     """

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from gateway.messages import Reply
+from gateway.transport.asgi import Fields
 
 _REQUEST_HEADERS: Final = (
     "content-type",
@@ -21,8 +22,6 @@ _REQUEST_HEADERS: Final = (
 )
 _EXPOSED: Final = "x-request-id, retry-after"
 _MAX_AGE_S: Final = "600"
-
-Fields = tuple[tuple[str, str], ...]
 
 
 class Cors:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.messages import RequestHead
@@ -31,7 +31,7 @@ class Request:
     refused: str | None = None
     quiet: bool = False
     tally: TurnTally | None = None
-    began: float = field(default=0.0)
+    began: float = 0.0
 
 
 def request_id(head: RequestHead, new_id: Callable[[], str]) -> str:
