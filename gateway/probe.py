@@ -7,6 +7,7 @@ redirect followed. Nothing is generated, so nothing is billed. A verdict never h
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ async def _verdict(session: aiohttp.ClientSession, probe: Probe) -> Verdict:
     except aiohttp.ClientConnectorCertificateError:
         text = "its certificate is not trusted; check base_url and ca_file"
     except aiohttp.ClientConnectorError as error:
-        text = f"cannot connect ({error.os_error.strerror or 'no reason given'}); is it running?"
+        # asyncio puts the address in the place of the reason.
+        reason = os.strerror(error.os_error.errno) if error.os_error.errno else "no reason given"
+        text = f"cannot connect ({reason}); is it running?"
     except TimeoutError:
         text = f"no answer within {_TIMEOUT_S:g} s; is it running, and reachable from here?"
     except (aiohttp.ClientError, ValueError):

@@ -111,7 +111,7 @@ def test_nobody_there_is_a_verdict(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         result = check(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
     assert result.exit_code == 1
-    assert "FAILED     main: cannot connect (" in result.stdout
+    assert "FAILED     main: cannot connect (Connection refused); is it running?" in result.stdout
 
 
 def test_what_speaks_no_http_is_a_verdict() -> None:

@@ -40,7 +40,7 @@ def load(file: Path | None, overrides: "Mapping[str, object] | None" = None) -> 
         result = load_settings(chosen(file), os.environ, overrides or {})
     except ConfigError as error:
         count = len(error.problems)
-        fail(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was started")
+        fail(f"{error}\n{count} problem{'s' if count > 1 else ''}")
     for text in result.warnings:
         warn(text)
     return result.settings

@@ -198,7 +198,8 @@ class Workers:
                 try:
                     await self._succeed(child.slot, self.orders)
                 except WorkersError as error:
-                    _log.error("worker_not_replaced", worker=child.slot, why=str(error))
+                    if not self._stopping:
+                        _log.error("worker_not_replaced", worker=child.slot, why=str(error))
                 else:
                     return
             await asyncio.sleep(wait_s)

@@ -343,6 +343,17 @@ async def test_a_worker_that_is_asked_to_stop_is_followed_by_another(tmp_path: P
         await world.gateway.stop()
 
 
+async def test_a_stop_that_every_process_is_told_of_is_no_fault(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 1) as world:
+        (worker,) = (await world.gateway.workers()).values()
+        os.kill(worker, signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await world.gateway.total("chatgw_workers", state="starting"):
+                await asyncio.sleep(0.02)
+        await world.gateway.stop()
+        assert [it for it in world.gateway.records if it["level"] == "error"] == []
+
+
 async def test_every_worker_says_which_it_is_in_its_log_lines(tmp_path: Path) -> None:
     async with fleet(tmp_path) as world:
         world.echo(1)
