@@ -1,6 +1,8 @@
 """Settings that every test shares, and who runs beside whom."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,18 @@ from hypothesis import settings
 settings.register_profile("gateway", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("long", settings.get_profile("gateway"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
+
+
+def _stay_at_home(event: str, arguments: Sequence[object]) -> None:
+    """No test, and nothing that it runs in this process, may ask anybody but this machine."""
+    if event == "socket.connect":
+        address = arguments[1]
+        host = str(address[0]) if isinstance(address, tuple) else "127.0.0.1"
+        if not host.startswith("127.") and host not in {"::1", "localhost"}:
+            raise AssertionError(f"a test connects to {address}")
+
+
+sys.addaudithook(_stay_at_home)
 
 
 # Processes that are killed, clocks that have to run out, catalogues over every dialect: `make

@@ -138,3 +138,26 @@ def test_a_forbidden_import_breaks_its_contract_and_no_other(
 ) -> None:
     contract = ROWS[number][0]
     assert verdicts[number + 1] == {name: name != contract for name in contracts()}
+
+
+def test_importing_the_gateway_touches_nothing() -> None:
+    script = """
+import importlib, pkgutil, sys
+sys.dont_write_bytecode = True
+touched, acts = [], ("socket.", "subprocess.", "os.", "_thread.start", "signal.", "shutil.")
+def note(event, args):
+    writes = event == "open" and set(str(args[1])) & set("wax+")
+    if writes or event.startswith(acts) and event not in ("os.listdir", "os.scandir"):
+        touched.append((event, args))
+sys.addaudithook(note)
+import gateway
+names = [module.name for module in pkgutil.walk_packages(gateway.__path__, "gateway.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+assert len(names) > 100 and not touched, touched
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""

@@ -1,5 +1,6 @@
 import json
 import re
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -26,11 +27,20 @@ MINIMA: Final = {
     "prometheus-client": "0.26.0",
     "pydantic": "2.14.3",
     "pyjwt": "2.15.1",
+    "redis": "8.1.0",
     "structlog": "26.1.0",
     "uvloop": "0.23.0",
     "wsproto": "1.3.2",
     "yarl": "1.25.1",
 }
+# The rest of what runs: declared without a reason to mind its version, or needed by another.
+OTHERS: Final = {
+    *("aiohappyeyeballs", "aiosignal", "annotated-types", "async-timeout", "attrs", "click"),
+    *("frozenlist", "idna", "propcache", "pydantic-core", "pyyaml", "typing-extensions"),
+    "typing-inspection",
+}
+# What Python may run at every start; coverage's file does nothing unless it is asked to.
+STARTERS: Final = {"a1_coverage.pth", "distutils-precedence.pth", "_virtualenv.pth"}
 ADDRESS: Final = re.compile(r"https?:|\w+://|\b[\w-]+\.(org|com|io|net|dev)\b|--(extra-)?index-url")
 
 
@@ -76,6 +86,17 @@ def test_no_package_is_below_its_minimum() -> None:
     assert low == {}
     # Its HTTP/2 protocol is replaced by one that was written against this very version.
     assert str(packages["hypercorn"][0]) == "0.18.0"
+
+
+def test_no_package_runs_that_nobody_decided_on() -> None:
+    assert set(pinned("requirements.txt")) == MINIMA.keys() | OTHERS
+
+
+def test_no_package_has_code_run_at_every_start() -> None:
+    folders = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    patterns = ("*.pth", "sitecustomize*", "usercustomize*")
+    found = {file.name for folder in folders for name in patterns for file in folder.glob(name)}
+    assert found <= STARTERS
 
 
 def test_development_has_the_versions_that_run() -> None:
