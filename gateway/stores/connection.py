@@ -102,6 +102,15 @@ def close_writer(connection: apsw.Connection) -> None:
         connection.close()
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at the path, None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def rows(
     connection: apsw.Connection, statement: str, values: tuple[str | float | None, ...]
 ) -> list[tuple[Any, ...]]:

@@ -47,6 +47,7 @@ class Reader:
 
     def serve(self, jobs: Sequence[Job]) -> None:
         """Gives each job its outcome."""
+        self._file.look()
         for job in jobs:
             if _in_time([job]):
                 self._read(job)
@@ -91,6 +92,7 @@ class Writer:
 
     def serve(self, jobs: Sequence[Job]) -> None:
         """Gives each job its outcome, once it is committed or undone."""
+        self._file.look()
         jobs = self._begin(jobs)
         if not jobs:
             return
@@ -176,23 +178,32 @@ class Writer:
 
 
 class _File:
-    """A connection, and a new one after an error that may have been the old one's."""
+    """A connection, and a new one where the old one may be to blame or leads nowhere."""
 
     def __init__(self, path: Path, connect: Callable[[Path], apsw.Connection]) -> None:
         self._path = path
         self._connect = connect
         self._connection: apsw.Connection | None = None
+        self._file: tuple[int, int] | None = None
 
-    def adopt(self, connection: apsw.Connection) -> None:
+    def adopt(self, connection: apsw.Connection) -> apsw.Connection:
         self._connection = connection
+        self._file = connections.identity(self._path)
+        return connection
 
     def connection(self) -> apsw.Connection:
         if self._connection is None:
-            self._connection = self._connect(self._path)
+            return self.adopt(self._connect(self._path))
         return self._connection
 
     def failed(self, error: apsw.Error) -> None:
         if isinstance(error, connections.STALE):
+            self.close()
+
+    def look(self) -> None:
+        """Lets go of a file that was moved away or deleted: nobody would find what is written
+        to it."""
+        if self._connection is not None and self._file != connections.identity(self._path):
             self.close()
 
     def close(self, close: Callable[[apsw.Connection], None] = apsw.Connection.close) -> None:

@@ -75,25 +75,38 @@ class TestDisk:
             await store.append(KEY, exchange(2))
             assert await history(store) == expected_ids(range(1, 3))
 
-    async def test_a_file_that_is_gone_is_not_made_anew(self, path: Path) -> None:
-        def fail(_: apsw.Connection) -> None:
-            raise apsw.IOError
-
+    async def test_what_was_moved_away_is_neither_written_to_nor_made_anew(
+        self, path: Path
+    ) -> None:
         async with opened(path) as store:
             await store.load(KEY, create=True, messages=0)
+            await store.append(KEY, exchange(1))
             away = path.with_name("away")
             path.rename(away)
-            for worker in (store._writer, store._reader):
-                assert worker is not None
-                with pytest.raises(StoreUnavailable):
-                    await worker.call(fail)
             with pytest.raises(StoreUnavailable, match="cannot be opened"):
-                await store.append(KEY, exchange(1))
+                await store.append(KEY, exchange(2))
             with pytest.raises(StoreUnavailable, match="cannot be opened"):
-                await store.load(KEY, create=True, messages=1)
+                await store.load(KEY, create=False, messages=1)
             away.rename(path)
-            await store.append(KEY, exchange(1))
-            assert await history(store) == ["q1", "a1"]
+            await store.append(KEY, exchange(2))
+            assert await history(store) == expected_ids(range(1, 3))
+
+    async def test_a_file_that_took_the_place_of_a_deleted_one_is_used_and_keeps_its_log(
+        self, path: Path
+    ) -> None:
+        async with opened(path) as store:
+            await store.load(KEY, create=True, messages=0)
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
+            async with opened(path) as other:
+                await other.load(KEY, create=True, messages=0)
+                await other.append(KEY, exchange(1))
+                assert await history(store) == expected_ids(range(1, 2))
+                await store.append(KEY, exchange(2))
+                await other.append(KEY, exchange(3))
+            assert await history(store) == expected_ids(range(1, 4))
+        async with opened(path) as store:
+            assert await history(store) == expected_ids(range(1, 4))
 
 
 class TestRefusals:
