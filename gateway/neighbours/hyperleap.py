@@ -28,8 +28,8 @@ from gateway.messages import (
     RequestHead,
     Terms,
 )
+from gateway.neighbours.started import agent_named, json_object, json_values
 from gateway.neighbours.thread import newest
-from gateway.neighbours.variables import json_object, json_values
 from gateway.ports.conversations import ConversationStore
 from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
@@ -194,16 +194,8 @@ class HyperleapPersona(_Start):
         persona = bounded_text(members, "personaId", MAX_NAME)
         version = optional_text(members, "personaVersionId", MAX_NAME)
         details = {"personaId": persona, "personaVersionId": version}
-        agent = self._agent(principal.tenant, persona)
+        agent = agent_named(persona, self._personas.get(principal.tenant, {}))
         return await self._create(principal, members, agent, details)
-
-    def _agent(self, tenant: str, persona: str) -> str | None:
-        known = self._personas.get(tenant)
-        if not known:
-            return None
-        if persona not in known:
-            raise NotFound("unknown persona")
-        return known[persona]
 
 
 class HyperleapConversation(_Conversations):

@@ -17,7 +17,6 @@ made is a session like any other. Source: vendor's pages "Sessions API" and "Ses
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.errors import NotFound
 from gateway.messages import (
     Conversation,
     ConversationKey,
@@ -27,7 +26,7 @@ from gateway.messages import (
     RequestHead,
     Terms,
 )
-from gateway.neighbours.variables import text_values
+from gateway.neighbours.started import agent_named, text_values
 from gateway.ports.conversations import ConversationStore
 from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
@@ -101,7 +100,7 @@ class HyponemaStart(_Sessions):
         ttl_s = _ttl_s(members.get("ttl_seconds"))
         now = self._now()
         terms = Terms(
-            agent=self._agent(principal.tenant, agent_id),
+            agent=agent_named(agent_id, self._agents.get(principal.tenant, {})),
             variables=text_values(members, "dynamic_variables"),
             expires_at=None if ttl_s is None else now + ttl_s,
             details={"agent_id": agent_id, "user_id": user_id, "modality": _modality(members)},
@@ -111,14 +110,6 @@ class HyponemaStart(_Sessions):
         expires_at = now + (LONGEST_S if ttl_s is None else ttl_s)
         made = {**self._view(session), "token": None, "expires_at": moment(expires_at)}
         return json_reply(201, made)
-
-    def _agent(self, tenant: str, agent_id: str) -> str | None:
-        known = self._agents.get(tenant)
-        if not known:
-            return None
-        if agent_id not in known:
-            raise NotFound("unknown agent")
-        return known[agent_id]
 
 
 class HyponemaSession(_Sessions):

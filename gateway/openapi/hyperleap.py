@@ -16,7 +16,7 @@ from gateway.neighbours.hyperleap import (
     HyperleapPersona,
     HyperleapStart,
 )
-from gateway.neighbours.variables import MAX_BYTES, MAX_VALUES
+from gateway.neighbours.started import MAX_BYTES, MAX_VALUES
 from gateway.openapi.parts import (
     ANY,
     ANY_JSON,

@@ -14,7 +14,7 @@ from gateway.neighbours.hyponema import (
     HyponemaSession,
     HyponemaStart,
 )
-from gateway.neighbours.variables import MAX_BYTES, MAX_VALUES
+from gateway.neighbours.started import MAX_BYTES, MAX_VALUES
 from gateway.openapi.parts import (
     ANY,
     ID,

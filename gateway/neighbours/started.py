@@ -1,16 +1,28 @@
-"""What a client gives a conversation to remember: values for its prompt, and data of its own.
+"""What a client starts a conversation with: its agent, values for its prompt, data of its own.
 
 All of it is kept with the conversation and read back with every turn, so it is bounded.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
+from gateway.errors import NotFound
 from gateway.requests import bad_field
 
 MAX_VALUES: Final = 100
 MAX_BYTES: Final = 16_384
+
+
+def agent_named(name: str, known: Mapping[str, str]) -> str | None:
+    """The configured agent behind a client's name for it, None (the key's own) where the tenant
+    maps no names. Raises `NotFound`."""
+    if not known:
+        return None
+    if name not in known:
+        raise NotFound("unknown agent")
+    return known[name]
 
 
 def json_object(members: dict[str, object], name: str) -> dict[str, object] | None:
