@@ -69,8 +69,8 @@ class Model(Protocol):
     async def place(self, *, last_resort: bool = True) -> ModelCall:
         """A place for one call. Raises `UpstreamUnavailable` if none comes free in time.
 
-        Without `last_resort` also if every server is out of use for its failures: there is
-        another upstream to go to.
+        Without `last_resort` also if every server is out of use for its failures, or asked for a
+        rest: there is another upstream to go to.
         """
         ...
 

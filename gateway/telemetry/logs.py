@@ -28,6 +28,7 @@ _QUEUED_LINES: Final = 4096
 _BATCH_LINES: Final = 256
 _FLUSH_S: Final = 1.0
 _REFUSALS_PER_S: Final = 10
+_FAILED_CALLS: Final = 5
 
 # Somebody should look at these; all other ends of a request are everyday life.
 _LOUD: Final[dict[str, int]] = {
@@ -173,7 +174,11 @@ def _add_turn(fields: dict[str, object], tally: TurnTally) -> None:
         "deltas": tally.deltas,
         "delivered": tally.delivered,
         "cost": None if tally.cost is None else round(tally.cost, 9),
+        "why": tally.why or None,
     }
+    failed = [f"{entry.target}: {entry.why}" for entry in tally.rounds if entry.error is not None]
+    if failed:
+        fields["failed_calls"] = failed[-_FAILED_CALLS:]
     if tally.ended is not None:
         fields["duration_ms"] = round((tally.ended - tally.began) * 1000)
 

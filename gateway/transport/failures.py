@@ -1,8 +1,10 @@
 """What the failures of aiohttp, of sockets and of the resolver mean, in one place.
 
-The texts of these errors hold addresses, and some their request's headers: only the type is told.
+The texts of these errors hold addresses, and some their request's headers: only the type is told,
+and the system's name for the fault.
 """
 
+import errno
 from typing import Final
 
 import aiohttp
@@ -24,6 +26,9 @@ FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError
 def failure(error: Exception, *, answering: bool) -> UpstreamError:
     """What one of `FAILURES` means; `answering` says that the head of a good answer had come."""
     named = type(error).__name__
+    code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+    if code is not None:
+        named += f" {code}"
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return ConnectTimeout(f"no connection in time: {named}")
     if isinstance(error, TimeoutError):

@@ -138,7 +138,8 @@ class ModelCalls:
         self._watch.model_ended()
         entry.ended = self._loop.time()
         ended = self._meaning(error)
-        entry.error = None if ended is None else ended.kind
+        if ended is not None:
+            entry.error, entry.why = ended.kind, str(ended)
         try:
             if stream is not None:
                 await stream.close()

@@ -179,6 +179,7 @@ class Turn:
         self._watch.close_turn()
         self._tally.deltas = self._reply.deltas  # those that were one too many as well
         self._tally.outcome = "client_disconnect" if isinstance(error, Cancelled) else error.kind
+        self._tally.why = str(error)
         if self._down.terminal_sent:
             return  # a second terminal record would be one too many
         await self._keep_partial(error.kind)

@@ -29,7 +29,7 @@ class TurnPlan:
     """What a turn is to do.
 
     `newest` is what is answered: a message, or the exchange that tool results go on with.
-    `headers` go to the upstream; `output_bytes` caps the reply's text; no failed
+    `headers` go to the upstream; `output_bytes` caps what is generated; no failed
     model call is followed by another later than `retry_within_s` after the turn's beginning.
     """
 

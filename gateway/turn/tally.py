@@ -18,7 +18,7 @@ OUTCOMES: Final[tuple[str, ...]] = (*get_args(_OwnOutcome), *ERROR_KINDS)
 
 @dataclass(slots=True)
 class RoundTally:
-    """One model call. `error` is the kind that ended it, None if it ended well.
+    """One model call. `error` is the kind that ended it, None if it ended well; `why` its message.
 
     `target` is the server that was called; `price` what the model's tokens cost, if known.
     """
@@ -31,6 +31,7 @@ class RoundTally:
     ended: float | None = None
     usage: Usage | None = None
     error: ErrorKind | None = None
+    why: str = ""
     target: str = ""
     price: Price | None = None
 
@@ -59,6 +60,7 @@ class TurnTally:
     http_version: str
     began: float
     outcome: Outcome = "internal"
+    why: str = ""
     ended: float | None = None
     first_generated: float | None = None
     first_delivered: float | None = None

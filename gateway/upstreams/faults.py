@@ -2,7 +2,7 @@
 
 The classes are the same for every wire, because servers copy each other's codes. An upstream's own
 words are looked at to tell a too long prompt from other bad requests, but never repeated: a message
-names the status and, if it is a short identifier, the upstream's code or type.
+names the status and, if it is a short word without digits, the upstream's code or type.
 
 `Retry-After` is RFC 9110 section 10.2.3: seconds, or a date, which is read against the answer's own
 `Date` (section 6.6.1), so that no clock is needed here and a wrong one does not matter.
@@ -31,6 +31,8 @@ from gateway.messages import Headers
 MAX_RETRY_AFTER: Final = 10.0
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# No digits: what an upstream may quote by mistake, a key or an address, has some.
+_WORD: Final = re.compile(r"[A-Za-z_.-]+")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _FILTERED: Final = re.compile(r"content_?filter|content_policy|ResponsibleAIPolicy", re.IGNORECASE)
 _TOO_LONG: Final = re.compile(
@@ -91,7 +93,7 @@ def fault(status: int | None, error: object, *, wait: float | None = None) -> Ga
         # Some servers put the status, which they could no longer send, into the code.
         status = int(code)
     where = "in its stream" if status is None else str(status)
-    named = next((word for word in (code, kind) if word and not word.isdecimal()), "")
+    named = next((word for word in (code, kind) if _WORD.fullmatch(word)), "")
     message = f"upstream answered an error {where}" + (f" ({named})" if named else "")
     if status is None or status in _CALLERS_FAULT:
         text = details.get("message")

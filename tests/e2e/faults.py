@@ -15,7 +15,7 @@ WORDS: Final = f"{UPSTREAM_WORDS}: sk-{CANARY} is over quota"
 
 _ROLE: Final = openai_chunk({"role": "assistant", "content": ""})
 _BEGUN: Final[tuple[Step, ...]] = (_ROLE, openai_chunk({"content": HALF}), Sleep(0.1))
-_ERROR: Final = {"error": {"message": WORDS, "type": "server_error", "code": None}}
+_ERROR: Final = {"error": {"message": WORDS, "type": "server_error", "code": f"sk-{CANARY}"}}
 
 BEFORE: Final[dict[str, tuple[str, Script]]] = {
     "bad-request": ("upstream_error", answer(400, _ERROR)),

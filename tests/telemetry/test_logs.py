@@ -109,7 +109,22 @@ def test_a_request_is_one_line_with_everything_about_its_turn(lines: Lines) -> N
         "deltas": 8,
         "delivered": 8,
         "cost": 0.000038,
+        "why": None,
     }
+
+
+def test_a_line_says_why_a_turn_and_its_calls_failed(lines: Lines) -> None:
+    turn = tally()
+    turn.outcome, turn.why = "upstream_timeout", "silent for idle_s"
+    failed = [
+        RoundTally("main", "openai", "m", 0.0, error="upstream_error", why=f"no. {n}", target="a")
+        for n in range(7)
+    ]
+    turn.rounds[:0] = failed
+    logs.request_line(line(), turn)
+    (found,) = lines()
+    assert found["why"] == "silent for idle_s"
+    assert found["failed_calls"] == [f"a: no. {n}" for n in range(2, 7)]
 
 
 def test_missing_usage_is_null_and_never_zero(lines: Lines) -> None:

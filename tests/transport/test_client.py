@@ -229,6 +229,7 @@ async def test_a_port_where_nobody_listens_is_unavailable(make: Make) -> None:
         port = unused.getsockname()[1]
         error = await failure(make(base_url=f"http://127.0.0.1:{port}/v1"))
     assert isinstance(error, UpstreamUnavailable)
+    assert "ECONNREFUSED" in str(error)
 
 
 async def test_a_name_that_does_not_resolve_is_unavailable(make: Make) -> None:

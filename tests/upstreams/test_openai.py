@@ -319,6 +319,7 @@ def test_a_wait_is_read_in_seconds_and_capped(
         b'[{"error":{"message":"secret"}}]',
         b'{"error":{"message":"secret","code":"has a secret","type":["secret"]}}',
         b'{"error":{"message":"secret"',
+        b'{"error":{"message":"secret","code":"sk-secret-1"}}',
         b"\xff\xfe",
         b"null",
     ],
