@@ -9,8 +9,8 @@ even only for writing, is gone.
 HTTP/2 begins with its preface, as the first bytes of a connection without TLS. `Upgrade` is
 ignored, as RFC 9110 section 7.8 allows: no request gets past a proxy in a tunnel.
 
-Clocks: a head 5 s from its first byte, no request `keep_alive_timeout`, the close after a refusal
-2 s.
+Clocks: a head 5 s from its first byte, no request `keep_alive_timeout`, the rest of an upload
+after its answer 2 s (and 64 KiB), the close after a refusal 2 s.
 """
 
 import asyncio
@@ -113,8 +113,7 @@ class Http1Protocol:
                 elif self._stream.uploaded:
                     break  # the next request waits for its turn
                 else:
-                    rest = self._stream.feed(bytes(self._buffer))
-                    self._buffer[:] = rest
+                    self._feed(self._stream)
         except Refused as refused:
             self._refuse(refused)
         self.consumed()
@@ -145,6 +144,17 @@ class Http1Protocol:
         self._task_group.spawn(stream.run, self._app, self._scope(stream))
         return True
 
+    def _feed(self, stream: Http1Stream) -> None:
+        """Gives a request what came of its body, or drops it if it has been answered."""
+        size = len(self._buffer)
+        self._buffer[:] = stream.feed(bytes(self._buffer))
+        if not stream.ended:
+            return
+        self._discarded += size - len(self._buffer)
+        if stream.uploaded or self._discarded > _LINGER_BYTES:
+            self._stop_clock()
+            self._next(stream)
+
     def consumed(self) -> None:
         """Reads on, unless the client is too far ahead of what is being served."""
         unread = self._stream.unread if self._stream is not None else 0
@@ -161,9 +171,17 @@ class Http1Protocol:
         return self._config.response_headers("h11")
 
     def answered(self, stream: Http1Stream) -> None:
-        """The answer has been written whole: on to the next request, or the end."""
+        """The answer has been written whole: on, once the rest of an upload has been dropped."""
         if self._closing:
             return
+        if stream.uploaded or not stream.may_go_on:
+            self._next(stream)
+        else:
+            self._discarded = 0
+            self._clock = self._loop.call_later(_LINGER_S, self._hang_up)
+
+    def _next(self, stream: Http1Stream) -> None:
+        """On to the next request, or the end."""
         if not stream.uploaded:
             self._hang_up()
         elif not stream.keeps_alive or self._config.connections.stopping:
@@ -241,6 +259,7 @@ class Http1Protocol:
     def _leave(self) -> None:
         """Nothing more is served here."""
         self._closing = True
+        self._discarded = 0
         self._config.connections.remove(self)
         self._stop_clock()
         self._connection.rest(on=False)

@@ -124,6 +124,11 @@ class Http1Stream:
         return len(self._inbox)
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether the answer leaves the connection open, should the request come to its end."""
+        return self._h11.our_state is h11.DONE
+
+    @property
     def keeps_alive(self) -> bool:
         """Whether another request may follow on the connection."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
@@ -190,7 +195,8 @@ class Http1Stream:
             else:
                 self.uploaded = isinstance(event, h11.EndOfMessage)
                 break
-        self._inbox += b"".join(parts)
+        if not self.ended:
+            self._inbox += b"".join(parts)
         if parts or self.uploaded:
             self._wake()
         return self._h11.trailing_data[0] if self.uploaded else b""

@@ -3,15 +3,14 @@
 One pump is the only reader of `receive()` and reads until `http.disconnect`: Hypercorn's
 connection reader blocks once its queue of ten unread messages is full, and its `send()` never
 raises for a client that has gone. The request is served in a child task, which a disconnect
-cancels. The last body message waits, bounded, for the upload to end, because Hypercorn 0.18
-closes the connection when request bytes arrive on a stream that was answered already.
+cancels. What comes of a body after its answer is for the server to drop.
 
 Nothing but cancellation leaves `run`: a fault before the answer is answered with 500, a fault in
 it leaves it without an end, which the server shows the client as one that was cut short. A server
 that can neither receive nor send any more is a client that has gone.
 
 Bounds: body `body_bytes` and `body_s`, and from half of `body_s` on 1000 bytes a second on
-average; after an early answer 64 KiB more and 2 s.
+average.
 """
 
 import asyncio
@@ -33,8 +32,8 @@ Send = Callable[[Message], Awaitable[None]]
 Fields = tuple[tuple[str, str], ...]
 
 _log: Final = structlog.get_logger("gateway.transport")
-_LINGER_BYTES: Final = 65_536
-_LINGER_S: Final = 2.0
+_LAST_WORDS_S: Final = 4.0
+_FAREWELL_S: Final = 2.0
 _SLOWEST_BYTES_A_SECOND: Final = 1000
 _LOOK_S: Final = 0.25
 _CONTINUE: Final = "http.request.continue"  # this gateway's own extension of ASGI
@@ -75,12 +74,10 @@ class Exchange:
         self._send = send
         self._limits = limits
         self._body = bytearray()
-        self._discarded = 0
         self._keep_body = True
         # A client that waits for leave sends nothing before it has it (RFC 9110 section 10.1.1).
         self._invited = _CONTINUE not in scope.get("extensions", {})
         self._arrived = asyncio.Event()
-        self._uploaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[object] | None = None
         self._interrupted = False
@@ -119,7 +116,7 @@ class Exchange:
     async def _last_words(self) -> None:
         self.stamp = tuple  # it may be what was at fault
         try:
-            async with asyncio.timeout(2 * _LINGER_S):
+            async with asyncio.timeout(_LAST_WORDS_S):
                 await self.reply(Reply(500, (), b""))
         except TimeoutError:
             _log.warning("client_stalled")
@@ -175,20 +172,17 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Hands one body message to the server; returns when it took it (backpressure)."""
+        await self._put_body(data, more=True)
+
+    async def end(self, data: bytes = b"") -> None:
+        """Ends the answer, with the last of it."""
+        self._ending = True
+        await self._put_body(data, more=False)
+
+    async def _put_body(self, data: bytes, *, more: bool) -> None:
         if not self.gone:
             self.sent_bytes += len(data)
-        await self._put({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        """Ends the answer, after the upload has ended or its linger ran out."""
-        if self._invited and not self._uploaded.is_set():
-            try:
-                async with asyncio.timeout(_LINGER_S):
-                    await self._uploaded.wait()
-            except TimeoutError:
-                pass
-        self._ending = True
-        await self._put({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._put({"type": "http.response.body", "body": data, "more_body": more})
 
     async def reply(self, reply: Reply) -> None:
         """Sends a whole answer."""
@@ -196,9 +190,7 @@ class Exchange:
         if reply.status != 204:
             reply = Reply(reply.status, (*reply.headers, length), reply.body)
         await self.start(reply)
-        if reply.body and self.head.method != "HEAD":
-            await self.write(reply.body)
-        await self.end()
+        await self.end(reply.body if self.head.method != "HEAD" else b"")
 
     async def _put(self, message: Message) -> None:
         if self.gone:
@@ -233,28 +225,22 @@ class Exchange:
                 self._take(message.get("body", b""), more=message.get("more_body", False))
 
     def _take(self, data: bytes, *, more: bool) -> None:
-        if self.answered:
-            self._discarded += len(data)
-        elif self._keep_body and len(self._body) + len(data) <= self._limits.body_bytes:
-            self._body += data
-        elif self._keep_body:
+        if self._keep_body and len(self._body) + len(data) > self._limits.body_bytes:
             self._keep_body = False
             self._body.clear()
             self._arrived.set()
-        else:
-            self._discarded += len(data)
-        if not more or self._discarded > _LINGER_BYTES:
-            self.received_at = self.received_at or self._loop.time()
-            self._uploaded.set()
+        if self._keep_body and not self.answered:
+            self._body += data
+        if not more:
+            self.received_at = self._loop.time()
             self._arrived.set()
 
     def _client_gone(self) -> None:
-        self._uploaded.set()
         self._arrived.set()
         if self._ending:
             # Every answer that has ended is followed by this message, so it is no reason to cut
             # the last one off; yet its send may be waiting for a client that has gone.
-            self._farewell = self._loop.call_later(_LINGER_S, self._give_up)
+            self._farewell = self._loop.call_later(_FAREWELL_S, self._give_up)
         else:
             self._give_up()
 

@@ -107,6 +107,24 @@ async def test_an_early_answer_is_read_although_the_upload_goes_on() -> None:
         assert statuses(answer) == [401]
 
 
+async def test_the_rest_of_an_upload_after_its_answer_is_dropped_and_the_connection_goes_on() -> (
+    None
+):
+    async with serving() as it:
+        connection = await it.connect()
+        for size in (2, 50_000):
+            await connection.write(POST % (b"early", b"content-length: %d\r\n" % size) + b"x")
+            assert (await whole(H1Exchange(connection))).status == 401
+            await connection.write(b"x" * (size - 1))
+        await connection.write(POST % (b"early", b"content-length: 100000\r\n") + b"x")
+        assert (await whole(H1Exchange(connection))).status == 401
+        await connection.write(b"x" * 90_000)
+        async with asyncio.timeout(CLOCK_S):
+            assert await connection.reader.read() == b""
+        await connection.close()
+        assert [record.body for record in it.app.seen] == [b""] * 3
+
+
 @pytest.mark.parametrize("gone", ["reset", "close"])
 async def test_an_answer_that_nobody_reads_waits_and_ends_with_the_connection(gone: str) -> None:
     async with serving() as it:
