@@ -86,6 +86,10 @@ _MORE: Final[dict[str, Schema]] = {
         }
     ),
     "experimental_attachments": nullable({"type": "array", "maxItems": 0}),
+    "toolInvocations": {
+        "description": "In an assistant's message: calls of the client's own tools, with their "
+        "results, as AI SDK 4 posts them; later versions have them among the parts.",
+    },
 }
 _MESSAGE: Final[Schema] = {
     "anyOf": [
