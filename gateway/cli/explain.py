@@ -8,12 +8,21 @@ import click
 from gateway.cli.configuration import LABEL_WIDTH, config_option, load
 
 
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from ipaddress import ip_address
+
+    try:
+        return value and str(ip_address(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not an address, e.g. 192.0.2.1") from None
+
+
 @click.command("explain")
 @config_option
 @click.option("--key", required=True, help="The key or session token; - reads it from a prompt.")
 @click.option("--route", required=True, metavar='"[METHOD] PATH"', help='As "POST /chat".')
 @click.option("--origin", help="The page's origin.")
-@click.option("--client", help="The address that the request comes from.")
+@click.option("--client", callback=_address, help="The address that the request comes from.")
 def command(
     file: Path | None, key: str, route: str, origin: str | None, client: str | None
 ) -> None:

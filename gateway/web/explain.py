@@ -34,6 +34,7 @@ class Verdict(NamedTuple):
 
 
 _METHODS: Final = ("POST", "PATCH", "GET", "PUT", "DELETE")
+_ANYBODY: Final = "{visitor}"
 
 
 class Explainer:
@@ -56,7 +57,10 @@ class Explainer:
     def explain(
         self, route: str, key: str, *, origin: str | None = None, client: str | None = None
     ) -> Verdict:
-        """The verdict on a request with this key; `route` is a path, a method before it or not."""
+        """The verdict on a request with this key.
+
+        `route` is a path, a method before it or not; without `client` it is anybody's.
+        """
         method, match = self._match(route)
         if match is None:
             return Verdict(False, (("refused", "404: no route with a credential has this path"),))
@@ -84,7 +88,7 @@ class Explainer:
         self._admission.check_origin(head, dialect, principal.tenant)
         origin = head.headers.get("origin")
         rows.append(("origin", f"{origin} is listed" if origin else "none, which always may"))
-        visitor = self._admission.visitor(head, client)
+        visitor = self._admission.visitor(head, client) if client else _ANYBODY
         if guarded.chat:
             rows.append(("agent", principal.agent))
             rows += [("upstream", text) for text in self._upstreams[principal.agent]]
@@ -92,7 +96,7 @@ class Explainer:
 
     def _match(self, route: str) -> tuple[str, Match[Guarded] | None]:
         method, _, path = route.strip().rpartition(" ")
-        path = path.replace("{", "").replace("}", "")
+        path = path.partition("?")[0].replace("{", "").replace("}", "")
         tried = (method.strip().upper(),) if method else _METHODS
         found = [(candidate, self._router.match(candidate, path)) for candidate in tried]
         taken = [entry for entry in found if entry[1] is not None and entry[1].target is not None]

@@ -105,6 +105,7 @@ def test_it_runs_as_a_module() -> None:
         ["check", "missing.yaml"],
         ["serve", "--config", "missing.yaml"],
         ["serve", "--bind", "nonsense"],
+        ["explain", "--key", "K", "--route", "/chat", "--client", "nonsense"],
     ],
     ids=" ".join,
 )

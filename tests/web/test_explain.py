@@ -73,6 +73,13 @@ def test_a_visitor_behind_a_proxy_is_not_the_proxy(asked: Explainer) -> None:
     ]
 
 
+def test_without_an_address_a_visitors_limit_is_anybodys(asked: Explainer) -> None:
+    verdict = asked.explain("POST /chat?from=a-log", key_of("careful", "widget"))
+    assert texts(verdict, "limit") == [
+        "5 requests_per_minute_per_client of requests:tenant:careful:{visitor}"
+    ]
+
+
 def test_an_endpoint_that_runs_no_turn_has_no_agent(asked: Explainer) -> None:
     verdict = asked.explain("/api/chat/conversations", token_of("acme"))
     assert verdict.served
