@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.config import DIALECTS, EMAIL, config, key_of, secret_of, tenant, token_of, upstream
-from tests.e2e.process import GatewayProcess, clean_environment
+from tests.e2e.config import DIALECTS, EMAIL, key_of, secret_of, token_of
+from tests.e2e.process import clean_environment
 from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import whole
 from tests.e2e.world import PROTOCOLS, World, read
@@ -150,67 +150,40 @@ async def test_every_log_line_is_one_json_object(world: World) -> None:
     assert world.gateway.noise == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-async def test_a_signal_ends_it_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
-    gateway = await GatewayProcess(simple(), tmp_path).start()
-    assert (await gateway.ask(gateway.public, "/readyz")).status == 200
-    await gateway.stop(number)
-    assert gateway.noise == []
-
-
-async def test_turns_that_run_at_the_signal_are_finished(own_world: World) -> None:
+async def test_turns_that_run_at_the_signal_are_finished_and_new_ones_refused(
+    own_world: World,
+) -> None:
     gate = own_world.reply_in_two("First", " second")
-    async with own_world.asking(WIDGET, "Hello") as exchange:
-        await exchange.part()
-        own_world.gateway.send(signal.SIGTERM)
-        await own_world.gateway.logged("draining")
-        gate.set()
-        while await exchange.part() is not None:
-            pass
-        assert read(WIDGET, exchange.answer).text == "First second"
-    assert await own_world.gateway.wait() == 0
-
-
-@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
-async def test_turns_that_last_longer_than_the_drain_are_told(own_world: World, chat: Chat) -> None:
-    own_world.reply_in_two("First", " never")
-    async with own_world.asking(chat, "Hello") as exchange:
-        await exchange.part()
-        own_world.gateway.send(signal.SIGTERM)
-        while await exchange.part() is not None:
-            pass
-        assert exchange.answer.ended
-        assert read(chat, exchange.answer).terminals == ["error"]
-    assert await own_world.gateway.wait() == 0
-
-
-async def test_new_turns_are_refused_while_it_drains(own_world: World) -> None:
-    own_world.reply_in_two("First", " never")
     kept = await own_world.h1()
     helper = await own_world.conversation(HELPER)
     async with own_world.asking(WIDGET, "Hello") as exchange:
         await exchange.part()
         own_world.gateway.send(signal.SIGTERM)
         await own_world.gateway.logged("draining")
-        answer = await whole(await kept.send(HELPER.request(helper, "Hello")))
-        assert (answer.status, answer.json()) == (503, {"error": "Service unavailable"})
-        assert int(answer.header("retry-after")) >= 1
-        while await exchange.part() is not None:
-            pass
+        refused = await whole(await kept.send(HELPER.request(helper, "Hello")))
+        gate.set()
+        await whole(exchange)
+    assert (refused.status, refused.json()) == (503, {"error": "Service unavailable"})
+    assert int(refused.header("retry-after")) >= 1
+    assert read(WIDGET, exchange.answer).text == "First second"
     await kept.close()
     assert await own_world.gateway.wait() == 0
 
 
-def simple(tenants: Mapping[str, object] | None = None) -> dict[str, object]:
-    return config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=tenants)
-
-
-async def test_without_any_key_it_does_not_start(tmp_path: Path) -> None:
-    nobody = {"acme": tenant("acme", keys={}, dialects={"helper": {}})}
-    gateway = GatewayProcess(simple(nobody), tmp_path)
-    with pytest.raises(AssertionError, match="did not listen"):
-        await gateway.start()
-    assert await gateway.wait() == 2
+async def test_turns_that_last_longer_than_the_drain_are_told(own_world: World) -> None:
+    async with AsyncExitStack() as stack:
+        exchanges = []
+        for chat in STREAMING:
+            own_world.reply_in_two("First", " never")
+            exchange = await stack.enter_async_context(own_world.asking(chat, "Hello"))
+            await exchange.part()
+            exchanges.append(exchange)
+        own_world.gateway.send(signal.SIGTERM)
+        answers = await asyncio.gather(*map(whole, exchanges))
+    for chat, answer in zip(STREAMING, answers, strict=True):
+        assert answer.ended, chat.id
+        assert read(chat, answer).terminals == ["error"], chat.id
+    assert await own_world.gateway.wait() == 0
 
 
 async def test_a_configuration_with_mistakes_names_all_of_them(tmp_path: Path) -> None:

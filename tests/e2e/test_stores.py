@@ -38,53 +38,33 @@ async def test_each_store_keeps_conversations_apart_and_in_order(
             ]
 
 
-async def test_sqlite_remembers_over_a_restart(tmp_path: Path) -> None:
-    file = tmp_path / "gateway.db"
-    async with open_world(tmp_path, store=f"sqlite:{file}") as world:
-        conversations = {}
-        for chat in MAIN:
-            conversations[chat] = await world.conversation(chat)
-            world.reply("I remember 🧑‍🚀.")
-            await world.ask(chat, "Remember me 語?", conversation=conversations[chat])
-        await world.gateway.stop()
-        await world.gateway.start()
-        for chat, conversation in conversations.items():
-            world.reply("Yes.")
-            answer = await world.ask(chat, "Do you?", conversation=conversation)
-            assert read(chat, answer).text == "Yes."
-            assert world.last_messages() == [
-                ("user", "Remember me 語?"),
-                ("assistant", "I remember 🧑‍🚀."),
-                ("user", "Do you?"),
-            ]
-    with sqlite3.connect(file) as database:
-        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-
-
-async def test_sqlite_remembers_what_was_answered_before_a_crash(tmp_path: Path) -> None:
-    async with open_world(tmp_path, store=f"sqlite:{tmp_path / 'gateway.db'}") as world:
-        for number in range(3):
-            world.reply(f"Reply {number}")
-            answer = await world.ask(MAIN[0], f"Question {number}", conversation="crash")
-            assert read(MAIN[0], answer).terminals == ["ok"]
-        await world.gateway.kill()
-        await world.gateway.start()
-        world.reply("Back")
-        await world.ask(MAIN[0], "And now?", conversation="crash")
-        assert world.last_messages()[:-1] == [
-            entry
-            for number in range(3)
-            for entry in (("user", f"Question {number}"), ("assistant", f"Reply {number}"))
-        ]
-
-
-async def test_a_database_is_for_its_owner_only(tmp_path: Path) -> None:
+async def test_sqlite_remembers_over_a_crash_and_a_restart_what_is_for_its_owner_only(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "data" / "gateway.db"
     async with open_world(tmp_path, store=f"sqlite:{file}") as world:
-        world.reply("Hello")
-        await world.ask(MAIN[0], "Hi")
-        assert file.stat().st_mode & 0o077 == 0
-        assert file.parent.stat().st_mode & 0o077 == 0
+        conversations = {chat: await world.conversation(chat) for chat in MAIN}
+        said: list[tuple[str, str]] = []
+
+        async def ask(question: str) -> None:
+            for chat, conversation in conversations.items():
+                world.reply("Yes 🧑‍🚀.")
+                answer = await world.ask(chat, question, conversation=conversation)
+                assert read(chat, answer).text == "Yes 🧑‍🚀."
+                assert world.last_messages() == [*said, ("user", question)], chat.id
+            said.extend([("user", question), ("assistant", "Yes 🧑‍🚀.")])
+
+        await ask("Do you understand 語?")
+        await world.gateway.kill()
+        await world.gateway.start()
+        await ask("Do you remember?")
+        await world.gateway.stop()
+        await world.gateway.start()
+        await ask("Still?")
+        for path in (file, file.parent):
+            assert path.stat().st_mode & 0o077 == 0, path
+    with sqlite3.connect(file) as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
 async def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:

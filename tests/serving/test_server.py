@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.serving.listeners import address, listen
-from tests.e2e.config import config, upstream
+from tests.e2e.config import config, tenant, upstream
 from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess, clean_environment
 from tests.e2e.routes import WIDGET
@@ -82,6 +82,7 @@ async def test_a_signal_ends_an_idle_gateway_with_0(tmp_path: Path, number: sign
         assert await it.ready() == 200
         await it.gateway.stop(number)
         assert it.gateway.records[-1]["event"] == "stopped"
+        assert it.gateway.noise == []
 
 
 async def test_between_the_notice_and_the_drain_turns_still_come(tmp_path: Path) -> None:
@@ -147,7 +148,8 @@ async def test_a_store_that_cannot_be_opened_ends_with_1(tmp_path: Path) -> None
 
 
 async def test_without_any_credential_it_does_not_start(tmp_path: Path) -> None:
-    settings = config({"main": upstream("http://127.0.0.1:9/v1")}) | {"tenants": {}}
+    nobody = {"acme": tenant("acme", keys={}, dialects={"helper": {}})}
+    settings = config({"main": upstream("http://127.0.0.1:9/v1")}, tenants=nobody)
     status, output = await start(tmp_path, settings)
     assert status == 2
     assert "gateway keys new" in output
