@@ -14,10 +14,10 @@ def by_id(chat: Chat) -> str:
     return chat.id
 
 
-@pytest.fixture(params=["memory", "sqlite", "valkey"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    stores = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'gateway.db'}"}
-    return stores.get(request.param) or str(request.getfixturevalue("valkey_url"))
+@pytest.fixture(params=["memory", "valkey"])
+def store(request: pytest.FixtureRequest) -> str:
+    memory = request.param == "memory"
+    return "memory:" if memory else str(request.getfixturevalue("valkey_url"))
 
 
 async def test_each_store_keeps_conversations_apart_and_in_order(
