@@ -38,14 +38,15 @@ run: $(VENV)/.runtime ## Start the gateway with a small language model on 127.0.
 example: $(VENV)/.runtime ## Ask the gateway once in each dialect and show the answers' bytes.
 	@$(PY) -m tests.example
 
-BESIDE := -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+BESIDE := --dist loadfile --no-loadscope-reorder --durations=10
 
+# Three at once on two cores, because many wait for clocks and processes.
 # On its own it fails at once; within `make ci`, which sets RETRIED, what failed has a second try.
 test: $(VENV)/.development ## Run the tests but the heavy ones (ARGS="..." goes to pytest).
-	@$(PY) -m $(if $(RETRIED),tests.ci.twice,pytest) $(BESIDE) -m "not heavy" $(ARGS)
+	@$(PY) -m $(if $(RETRIED),tests.ci.twice,pytest) -n 3 $(BESIDE) -m "not heavy" $(ARGS)
 
 heavy: $(VENV)/.development ## Run the heavy tests: killed processes, clocks, whole catalogues.
-	@$(PY) -m tests.ci.twice $(BESIDE) -m heavy $(ARGS)
+	@$(PY) -m tests.ci.twice -n 2 $(BESIDE) -m heavy $(ARGS)
 
 lint: $(VENV)/.development ## Check style, format and who imports whom.
 	@$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""Settings that every test shares, and who runs beside whom."""
+"""Settings that every test shares, and which tests are heavy."""
 
 import os
 import sys
@@ -68,14 +68,8 @@ def _is_heavy(path: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for a file's tests, and one for all that compute with the language model.
-
-    The model needs every core that it is given, so two of them at once would make both late; they
-    begin first because they take longest.
-    """
+    """What computes with the language model begins first, because it takes longest."""
     items.sort(key=lambda item: item.get_closest_marker("model") is None)
     for item in items:
-        model = item.get_closest_marker("model") is not None
-        item.add_marker(pytest.mark.xdist_group("model" if model else item.path.as_posix()))
         if _is_heavy(item.path):
             item.add_marker(pytest.mark.heavy)

@@ -77,7 +77,7 @@ def main() -> int:
     prepare(python)
     ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ONCE]
     cache = ["-o", f"cache_dir={HOME / '.pytest_cache'}"]
-    return run_tests("-q", "-n", "2", "--dist", "loadgroup", "-m", "not model", *cache, *ignored)
+    return run_tests("-q", "-n", "2", "--dist", "loadfile", "-m", "not model", *cache, *ignored)
 
 
 def run_tests(*options: str) -> int:
