@@ -16,8 +16,9 @@ kind, so no upstream's words, key, path or stack can reach it.
     │   ├── UpstreamRateLimited  UpstreamUnavailable  UpstreamDenied  UpstreamRejected
     │   ├── UpstreamTimeout     ConnectTimeout  FirstTokenTimeout  IdleTimeout  TotalTimeout
     │   └── UpstreamProtocolError  Truncated  ReplyTooLong  ContentFiltered
-    └── TurnStopped             a running turn was ended from outside
-        └── Cancelled  Deadline  Drained
+    ├── TurnStopped             a running turn was ended from outside
+    │   └── Cancelled  Deadline  Drained
+    └── Internal                a fault of this program
 """
 
 from collections.abc import Mapping, Sequence

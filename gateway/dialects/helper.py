@@ -83,7 +83,6 @@ class Helper:
     routes: tuple[Route, ...] = (Route("POST", "/api/chat"),)
     credentials: tuple[CredentialSource, ...] = (CredentialSource("authorization", bearer=True),)
     conflict: ConflictRule = "reject"
-    keep_alive_s: float | None = None
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

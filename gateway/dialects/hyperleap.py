@@ -144,7 +144,6 @@ class Hyperleap:
     )
     credentials: tuple[CredentialSource, ...] = (CredentialSource("x-hl-api-key"),)
     conflict: ConflictRule = "reject"
-    keep_alive_s: float | None = None
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

@@ -87,7 +87,6 @@ class Hyponema:
     routes: tuple[Route, ...] = (Route("POST", "/sessions/{id}/messages"),)
     credentials: tuple[CredentialSource, ...] = (CredentialSource("authorization", bearer=True),)
     conflict: ConflictRule = "reject"
-    keep_alive_s: float | None = None
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

@@ -110,7 +110,6 @@ class Widget:
         CredentialSource("x-widget-api-key"),
     )
     conflict: ConflictRule = "queue"
-    keep_alive_s: float | None = None
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

@@ -60,7 +60,6 @@ class Dialect(Protocol):
     routes: tuple[Route, ...]
     credentials: tuple[CredentialSource, ...]
     conflict: ConflictRule
-    keep_alive_s: float | None
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

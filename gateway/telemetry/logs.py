@@ -71,34 +71,28 @@ class RequestLine:
     bytes: int = 0
 
 
-def configure(
-    level: str = "info", stream: TextIO | None = None, *, worker: int | None = None
-) -> None:
+def configure(stream: TextIO | None = None, *, worker: int | None = None) -> None:
     """Sends all logging of this process to `stream` (standard output) as JSON lines.
 
     The number of a `worker` is in every line of its process.
 
-    `level` is debug, info, warning or error, and holds for the gateway's own lines. Of other
-    libraries only warnings and errors are logged: below that some print header fields, and
-    Hypercorn says a second time where it listens. Raises `ValueError` for another word.
+    Of other libraries only warnings and errors are logged: below that some print header fields, and
+    Hypercorn says a second time where it listens.
     """
-    if level not in ("debug", "info", "warning", "error"):
-        raise ValueError(f"log level {level!r} is unknown")
     shutdown()
     _output.writer = writer = _Writer(stream or sys.stdout)
     _output.refusals = _Refusals()
     _output.everywhere = {} if worker is None else {"worker": worker}
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[structlog.processors.add_log_level, _explain, _finish],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
     _output.requests = structlog.get_logger().bind()
     root = logging.getLogger()
     root.handlers = [_Handler()]
-    root.setLevel(max(threshold, logging.WARNING))
+    root.setLevel(logging.WARNING)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
 

@@ -32,7 +32,6 @@ class _FaultyDialect:
         self.routes = sound.routes
         self.credentials = sound.credentials
         self.conflict = sound.conflict
-        self.keep_alive_s = sound.keep_alive_s
 
     def decode_request(
         self, head: RequestHead, body: bytes, options: DialectOptions

@@ -31,7 +31,7 @@ def stream() -> io.StringIO:
 @pytest.fixture
 def lines(stream: io.StringIO) -> Iterator[Lines]:
     handlers = logging.getLogger().handlers
-    logs.configure("info", stream)
+    logs.configure(stream)
 
     def read() -> list[dict[str, object]]:
         assert logs.flush(5)
@@ -188,18 +188,10 @@ def test_lines_of_other_modules_are_redacted_and_their_exceptions_bare(lines: Li
     assert CANARY not in json.dumps(found)
 
 
-def test_a_level_below_the_threshold_is_not_written(lines: Lines, stream: io.StringIO) -> None:
+def test_what_only_its_author_wants_to_see_is_not_written(lines: Lines) -> None:
     structlog.get_logger().debug("hidden")
-    logs.configure("warning", stream)
-    structlog.get_logger().info("hidden")
-    logs.request_line(line())
-    logs.request_line(line(kind="internal"))
-    assert [found["level"] for found in lines()] == ["error"]
-
-
-def test_an_unknown_level_is_refused() -> None:
-    with pytest.raises(ValueError, match="'loud'"):
-        logs.configure("loud")
+    structlog.get_logger().info("shown")
+    assert [found["level"] for found in lines()] == ["info"]
 
 
 async def test_hypercorns_errors_come_out_as_json_and_its_greeting_does_not(lines: Lines) -> None:
@@ -219,10 +211,7 @@ async def test_hypercorns_errors_come_out_as_json_and_its_greeting_does_not(line
     assert CANARY not in json.dumps(found)
 
 
-def test_libraries_cannot_print_header_fields_at_debug_level(
-    lines: Lines, stream: io.StringIO
-) -> None:
-    logs.configure("debug", stream)
+def test_libraries_cannot_print_header_fields(lines: Lines) -> None:
     logging.getLogger("hpack.hpack").debug("Encoding %s", {"authorization": CANARY})
     logging.getLogger("aiohttp.client").info("headers %s", CANARY)
     logging.getLogger("aiohttp.client").warning("connection closed")
@@ -289,7 +278,7 @@ def test_shutting_down_gives_back_what_was_taken(lines: Lines) -> None:
 def test_a_reader_that_stands_still_costs_lines_and_never_a_request() -> None:
     reader, writer = os.pipe()
     with open(writer, "w") as stream:  # noqa: PTH123  # a file descriptor has no path
-        logs.configure("info", stream)
+        logs.configure(stream)
         began = time.perf_counter()
         for _ in range(8000):
             logs.request_line(line(), tally())
@@ -331,7 +320,7 @@ class _Writes(io.StringIO):
 
 def test_lines_are_written_whole_in_pieces_that_no_other_process_can_cut() -> None:
     stream = _Writes()
-    logs.configure("info", stream)
+    logs.configure(stream)
     for _ in range(500):
         logs.request_line(line(), tally())
     assert logs.flush(10)
@@ -343,7 +332,7 @@ def test_lines_are_written_whole_in_pieces_that_no_other_process_can_cut() -> No
 
 def test_the_lines_of_a_worker_say_which_it_is(stream: io.StringIO) -> None:
     handlers = logging.getLogger().handlers
-    logs.configure("info", stream, worker=3)
+    logs.configure(stream, worker=3)
     logs.request_line(line(), tally())
     logging.getLogger("aiohttp").error("oh")
     assert logs.flush(5)
@@ -353,7 +342,7 @@ def test_the_lines_of_a_worker_say_which_it_is(stream: io.StringIO) -> None:
 
 
 def test_a_closed_stream_counts_its_lines_as_dropped(stream: io.StringIO) -> None:
-    logs.configure("info", stream)
+    logs.configure(stream)
     stream.close()
     logs.request_line(line())
     assert logs.flush(5)
@@ -364,7 +353,7 @@ def test_a_closed_stream_counts_its_lines_as_dropped(stream: io.StringIO) -> Non
 def test_a_forked_process_goes_on_logging() -> None:
     reader, writer = os.pipe()
     with open(writer, "w") as stream:  # noqa: PTH123  # a file descriptor has no path
-        logs.configure("info", stream)
+        logs.configure(stream)
         assert logs.flush(5)
         child = os.fork()
         if child == 0:
