@@ -170,7 +170,11 @@ def _add_turn(fields: dict[str, object], tally: TurnTally) -> None:
         "cost": None if tally.cost is None else round(tally.cost, 9),
         "why": tally.why or None,
     }
-    failed = [f"{entry.target}: {entry.why}" for entry in tally.rounds if entry.error is not None]
+    failed = [
+        f"{entry.target}: {entry.why}"
+        for entry in tally.rounds
+        if entry.error not in (None, "cancelled")
+    ]
     if failed:
         fields["failed_calls"] = failed[-_FAILED_CALLS:]
     if tally.ended is not None:

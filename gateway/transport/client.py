@@ -220,7 +220,7 @@ class HttpServer:
             # A `Retry-After` may be a date, and an answer may be without one of its own.
             fields += (("date", formatdate(usegmt=True)),)
             raise self._codec.decode_error(response.status, Headers(fields), body)
-        if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
             raise UpstreamProtocolError("the answer is encoded, though identity was asked for")
         return self._codec.decoder(
             response.headers.get("content-type", ""),

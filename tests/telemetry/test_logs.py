@@ -120,7 +120,8 @@ def test_a_line_says_why_a_turn_and_its_calls_failed(lines: Lines) -> None:
         RoundTally("main", "openai", "m", 0.0, error="upstream_error", why=f"no. {n}", target="a")
         for n in range(7)
     ]
-    turn.rounds[:0] = failed
+    left = RoundTally("main", "openai", "m", 0.0, error="cancelled", why="cancelled")
+    turn.rounds = [*failed, left, *turn.rounds]
     logs.request_line(line(), turn)
     (found,) = lines()
     assert found["why"] == "silent for idle_s"
