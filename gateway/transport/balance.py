@@ -8,8 +8,9 @@ state would put a store between a turn and its model, and a store that fails wou
 models with it. The price: with N workers a dead server is found out N times (five failed calls
 each, which retries hide), and `max_in_flight` holds per worker and per server.
 
-Bounds: a call waits for a place at most `connect_s`, and connecting takes what is left of it.
-Those who wait are turns, so there are at most `turns_in_flight` of them; first come, first served.
+Bounds: a call waits for a place for half of `connect_s` at most, and connecting takes what is left
+of it: no server is blamed for a connection that had no time. Those who wait are turns, so there are
+at most `turns_in_flight` of them; first come, first served.
 """
 
 import asyncio
@@ -67,7 +68,7 @@ class UpstreamRecorder(Protocol):
         ...
 
     def no_place(self, upstream: str) -> None:
-        """A call found no place within `connect_s`."""
+        """A call found no place in time."""
         ...
 
     def retry_refused(self, upstream: str) -> None:
@@ -155,13 +156,13 @@ class BalancedModel:
         if taken is None:
             taken = await self._wait(tried, retry=retry)
         self._recorder.call_began(self.name, taken.target.name, retry=retry)
-        connect_s = max(0.001, self._connect_s - (self._loop.time() - began))
+        left_s = max(self._connect_s / 2, self._connect_s - (self._loop.time() - began))
         server = self._servers[taken.target.name]
-        return Call(self, server, taken, (*tried, taken.target.name), connect_s)
+        return Call(self, server, taken, (*tried, taken.target.name), left_s)
 
     async def _wait(self, tried: tuple[str, ...], *, retry: bool) -> Place:
         """Queues for a place. Raises `UpstreamUnavailable` when none came free in time."""
-        by = self._loop.time() + self._connect_s
+        by = self._loop.time() + self._connect_s / 2
         turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(turn)
         try:
