@@ -1,9 +1,35 @@
 """The open connections of one worker, for those who have to tell all of them something."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from hypercorn.config import Config
+
+from gateway.messages import Reply, RequestHead
+
+
+class Gate(Protocol):
+    """Refuses requests by their heads, before they cost what a request costs, while there are more
+    than can be served."""
+
+    @property
+    def shedding(self) -> bool:
+        """Whether heads have to be judged at all."""
+        ...
+
+    def refusal(self, head: RequestHead) -> Reply | None:
+        """The whole answer to a request that is one too many; None to let it in."""
+        ...
+
+
+class OpenGate:
+    """Lets everybody in."""
+
+    shedding: Final = False
+
+    def refusal(self, head: RequestHead) -> Reply | None:
+        """Nothing, to nobody."""
+        return None
 
 
 class Drainable(Protocol):
@@ -63,13 +89,20 @@ class ServingConfig(Config):
 
     `keep_alive_timeout` (Hypercorn's) is the seconds that an idle connection stays, `unread_s`
     those after which a client that takes nothing of its answer is broken off. `refused` is called
-    with the error kind of each request that is refused before the application sees it.
+    with the error kind of each request that is refused before the application sees it. `gate`
+    judges each request's head.
     """
 
     def __init__(
-        self, connections: Connections, *, unread_s: float, refused: Callable[[str], None]
+        self,
+        connections: Connections,
+        *,
+        unread_s: float,
+        refused: Callable[[str], None],
+        gate: Gate,
     ) -> None:
         super().__init__()
         self.connections = connections
+        self.gate = gate
         self.unread_s = unread_s
         self.refused = refused

@@ -17,21 +17,23 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from types import MethodType
 from typing import Final
 
-import orjson
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, HTTPScope, TaskGroup, WorkerContext
 
+from gateway.messages import Headers, Reply, RequestHead
+from gateway.replies import json_reply
 from gateway.serving.connection import Connection
 from gateway.serving.connections import ServingConfig
-from gateway.serving.http1_head import Refused, head_end
+from gateway.serving.http1_head import Head, Refused, head_end, read_head
 from gateway.serving.http1_stream import Http1Stream, Outgoing
 
 _HEAD_S: Final = 5.0
@@ -138,9 +140,15 @@ class Http1Protocol:
             raise H2ProtocolAssumedError(bytes(self._buffer))
         self._may_be_http2 = False
         self._seen = 0
-        head = bytes(self._buffer[:end])
+        raw = bytes(self._buffer[:end])
         del self._buffer[:end]
-        self._stream = stream = Http1Stream(self, self._out, head)
+        head = read_head(raw)
+        if self._config.gate.shedding:
+            reply = self._config.gate.refusal(_request_head(head))
+            if reply is not None:
+                self._turn_away(head, reply)
+                return True
+        self._stream = stream = Http1Stream(self, self._out, raw, head.target)
         self._task_group.spawn(stream.run, self._app, self._scope(stream))
         return True
 
@@ -199,6 +207,22 @@ class Http1Protocol:
         if not stream.gone and not stream.ended:
             self._refuse(Refused(500, "Internal server error"))
 
+    def _turn_away(self, head: Head, reply: Reply) -> None:
+        """Answers a request of which only the head was read."""
+        size = head.body_bytes
+        stays = (
+            size is not None
+            and size <= len(self._buffer)
+            and head.keeps_alive
+            and not self._config.connections.draining
+        )
+        keeps_up = self._out.write(self._answer(reply, close=not stays))
+        if stays and keeps_up:
+            del self._buffer[:size]
+            self._connection.rest(on=True)
+        else:
+            self._hang_up()
+
     def _head_is_late(self) -> None:
         self._refuse(Refused(408, "the request did not arrive in time"))
 
@@ -210,22 +234,21 @@ class Http1Protocol:
         if stream is None or not stream.served:
             self._config.refused("bad_request")
         if stream is None or not stream.begun:
-            self._out.write(self._answer(refused))
+            error = json_reply(refused.status, {"error": str(refused)})
+            request_id = ("x-request-id", uuid.uuid4().hex)
+            reply = replace(error, headers=(*error.headers, request_id))
+            self._out.write(self._answer(reply, close=True))
         self._hang_up()
 
-    def _answer(self, refused: Refused) -> bytes:
-        status = HTTPStatus(refused.status)
-        body = orjson.dumps({"error": str(refused)})
-        fields = [
-            *self._config.response_headers("h11"),
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            (b"x-request-id", uuid.uuid4().hex.encode()),
-        ]
+    def _answer(self, reply: Reply, *, close: bool) -> bytes:
+        status = HTTPStatus(reply.status)
         lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
-        lines += [name + b": " + value for name, value in fields]
-        return b"\r\n".join([*lines, b"", body])
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in reply.headers]
+        lines += [name + b": " + value for name, value in self._config.response_headers("h11")]
+        lines.append(b"content-length: %d" % len(reply.body))
+        if close:
+            lines.append(b"connection: close")
+        return b"\r\n".join([*lines, b"", reply.body])
 
     # The end of the connection.
 
@@ -272,6 +295,16 @@ class Http1Protocol:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+
+def _request_head(head: Head) -> RequestHead:
+    path, _, query = head.target.decode("ascii").partition("?")
+    fields = tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, values in head.fields.items()
+        for value in values
+    )
+    return RequestHead(head.method.decode("ascii"), path, query, Headers(fields))
 
 
 def _connection(send: Callable[[Event], Awaitable[None]]) -> Connection:

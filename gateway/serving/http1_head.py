@@ -7,6 +7,7 @@ refuses those that are somewhat over in the words of the dialect.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ _FIELDS: Final = 208
 _END: Final = b"\r\n\r\n"
 _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+# Python refuses to read a number of thousands of digits.
+_LENGTH_DIGITS: Final = 18
 _SCHEME_PORT: Final = re.compile(rb":(?:80|443)?\Z")
 
 
@@ -33,9 +36,27 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What h11 does not tell: the target to serve, always in origin form or `*`."""
+    """A request's head: `target` is always in origin form or `*`, `fields` has the values of each
+    field by its name in lower case."""
 
+    method: bytes
     target: bytes
+    version: bytes
+    fields: Mapping[bytes, Sequence[bytes]]
+
+    @property
+    def body_bytes(self) -> int | None:
+        """How long the body is; None if only its end will tell, or nobody could send so much."""
+        if b"transfer-encoding" in self.fields:
+            return None
+        (length,) = self.fields.get(b"content-length", (b"0",))
+        return int(length) if len(length) <= _LENGTH_DIGITS else None
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the client wants another request on the connection (RFC 9112 section 9.3)."""
+        options = b",".join(self.fields.get(b"connection", ())).lower().split(b",")
+        return self.version == b"HTTP/1.1" and b"close" not in map(bytes.strip, options)
 
 
 def head_end(buffer: bytearray, seen: int) -> int:
@@ -73,7 +94,7 @@ def read_head(head: bytes) -> Head:
     if hosts and not HOST.fullmatch(hosts[0]):
         raise Refused(400, "the host is malformed")
     _check_length(fields, version)
-    return Head(_origin_form(method, target, hosts))
+    return Head(method, _origin_form(method, target, hosts), version, fields)
 
 
 def _fields(lines: list[bytes]) -> dict[bytes, list[bytes]]:

@@ -27,7 +27,7 @@ from hypercorn.typing import (
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from gateway.serving.http1_chunks import be_strict
-from gateway.serving.http1_head import HEAD_BYTES, Refused, read_head
+from gateway.serving.http1_head import HEAD_BYTES, Refused
 
 _HIGH_WATER: Final = 65_536
 _CHUNKS: Final = 8192  # of one request's body; each costs h11 as much as a kilobyte does
@@ -87,8 +87,8 @@ class Http1Stream:
     is how much of its body the application has not taken yet, in bytes.
     """
 
-    def __init__(self, owner: Owner, out: Outgoing, head: bytes) -> None:
-        self._target = read_head(head).target
+    def __init__(self, owner: Owner, out: Outgoing, head: bytes, target: bytes) -> None:
+        self._target = target
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._h11.receive_data(head)
         self._request = self._first_event()

@@ -41,10 +41,11 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from hyperframe.frame import GoAwayFrame
 
+from gateway.messages import Headers, Reply, RequestHead
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http2_connection import STREAMS, HeadersTooLong, ServerConnection
 from gateway.serving.http2_floods import Floods
-from gateway.serving.http2_headers import Malformed, read_request
+from gateway.serving.http2_headers import Malformed, RequestFields, read_request
 from gateway.serving.http2_outbox import Outbox
 from gateway.serving.http2_stream import Http2Stream, http_scope
 
@@ -180,9 +181,26 @@ class Http2Protocol:
             self._config.refused("bad_request")
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
+        if self._config.gate.shedding:
+            reply = self._config.gate.refusal(_request_head(request))
+            if reply is not None:
+                self._turn_away(number, reply, ended=ended)
+                return
         stream = Http2Stream(self, self._h2.streams[number], request)
         self._streams[number] = stream
         self._task_group.spawn(stream.run, self._app, self._scope(request))
+
+    def _turn_away(self, number: int, reply: Reply, *, ended: bool) -> None:
+        """Answers a request of which only the head was read."""
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
+        self._head(Response(number, fields, reply.status))
+        self._out.flush()
+        if not self._out.now(self._h2.streams[number], reply.body):
+            self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        self._h2.end_stream(number)
+        if not ended:
+            self._linger(number)
 
     @property
     def _is_full(self) -> bool:
@@ -397,6 +415,14 @@ class Http2Protocol:
         if self._half_since is not None and self._half_since < now - half_s:
             return True
         return self.idle and not self._uploads and self._idle_since < now - idle_s
+
+
+def _request_head(request: RequestFields) -> RequestHead:
+    path, _, query = request.target.decode("ascii").partition("?")
+    fields = tuple(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.fields
+    )
+    return RequestHead(request.method, path, query, Headers(fields), http_version="2")
 
 
 def _writer(send: Callable[[Event], Awaitable[None]]) -> asyncio.StreamWriter:

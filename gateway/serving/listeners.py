@@ -14,8 +14,9 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import wrap_app
 
+from gateway.serving.acceptor import Acceptor
 from gateway.serving.connection import Connection, Streams
-from gateway.serving.connections import Connections, ServingConfig
+from gateway.serving.connections import Connections, Gate, OpenGate, ServingConfig
 from gateway.serving.protocols import install
 
 _BACKLOG: Final = 2048
@@ -106,25 +107,32 @@ async def serving(
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
     refused: Callable[[str], None] = lambda _: None,
+    gate: Gate | None = None,
 ) -> AsyncIterator["Server"]:
     """Serves in the block; at its end every connection is closed.
 
     HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
     `connections` tells what is open of a drain; a client that takes nothing for `unread_s` is
-    broken off. `refused` hears the error kind of each request that the application never sees.
+    broken off. `refused` hears the error kind of each request that is no request at all; `gate`
+    judges the others by their heads, before the application.
     Raises `UntestedVersion`.
     """
     install()
     connections = Connections() if connections is None else connections
-    config = ServingConfig(connections, unread_s=unread_s, refused=refused)
+    config = ServingConfig(
+        connections,
+        unread_s=unread_s,
+        refused=refused,
+        gate=OpenGate() if gate is None else gate,
+    )
     _configure(config, idle_s)
     server = Server(wrap_app(app, config.wsgi_max_body_size, "asgi"), config)
     async with server.lifespan():
         try:
             for sock in sockets:
-                await server.listen(sock)
+                server.listen(sock)
             for sock in secure:
-                await server.listen(sock, tls)
+                server.listen(sock, tls)
             yield server
         finally:
             connections.stop()
@@ -144,7 +152,7 @@ class Server:
         self._context = WorkerContext(None)
         self._state: LifespanState = {}
         self._loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._connections: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -162,17 +170,17 @@ class Server:
             task.cancel()
             await asyncio.wait([task])
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accepts connections; a handshake has as long as a connection may be idle."""
-        server = await self._loop.create_server(
-            self._streams,
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=self._config.keep_alive_timeout if tls else None,
-            ssl_shutdown_timeout=_GOODBYE_S if tls else None,
+        self._acceptors.append(
+            Acceptor(
+                sock,
+                self._streams,
+                tls=tls,
+                handshake_s=self._config.keep_alive_timeout,
+                goodbye_s=_GOODBYE_S,
+            )
         )
-        self._servers.append(server)
 
     def _streams(self) -> Streams:
         return Streams(self._loop, self._connected)
@@ -204,8 +212,8 @@ class Server:
 
     def stop_accepting(self) -> None:
         """Leaves the sockets to others; connections go on."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     async def emptied(self) -> None:
         """Waits until the last connection has ended."""

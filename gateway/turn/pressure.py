@@ -1,84 +1,147 @@
-"""Sheds requests when the event loop cannot keep up, the greediest tenants' first.
+"""Sheds turns when the event loop cannot keep up, the greediest tenants' first.
 
-A timer measures how late it comes and how busy its process was meanwhile. While it has been late
-by more than `LATE_S` for half a second, of its own doing, each tick lets fewer requests in than
-came in the one before; a tenant that asks for no more than its even share of them is let in
-always. Once the timer is on time the share grows back. Refusing costs a fraction of a turn, so
-the turns that run get the time, and nobody waits in line for an answer that comes too late.
+A timer measures how late it comes and how busy its process was meanwhile. A loop that is late
+twice in a row, by its own work, is under pressure: from then on only so many turns a second are
+let in, fewer with each late tick and more with each one on time, until what comes is less than
+what could be let in. So the work that is let in stays about what the loop can do in time, and
+nobody waits in line for an answer that comes too late.
+
+The turns of a second are divided max-min fair: a tenant that asks for no more than its even share
+gets all that it asks for, and what it leaves is for the others.
 """
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import Overloaded
 
-TICK_S: Final = 0.1
-LATE_S: Final = 0.05
-_LATE_TICKS: Final = 4
+TICK_S: Final = 0.05
+LATE_S: Final = 0.01
+_NEXT_TICK_S: Final = 0.01  # after a late one
+_LATE_TICKS: Final = 2
 # Below that it is another process that keeps the loop from running: shedding would not help.
 _BUSY: Final = 0.8
-_LEAST: Final = 0.05
-_LEAST_REQUESTS: Final = 5.0
-_CUT: Final = 0.8
-_GROW: Final = 0.05
+_FIRST_CUT: Final = 0.8
+_FLOOR: Final = 0.6
+_HALVES_S: Final = 2.0
+_DOUBLES_S: Final = 1.0
+_CREEPS_S: Final = 5.0
+_LEAST: Final = 10.0
+_CALM_S: Final = 1.0
+# Over how many seconds rates are averaged.
+_ENDING_S: Final = 1.0
+_ASKING_S: Final = 0.4
+# Turns a second below which a tenant is not kept in mind.
+_FORGOTTEN: Final = 0.5
+# Seconds of a greedy tenant's share that it may take at once.
+_BURST_S: Final = 0.1
+
+
+@dataclass(slots=True)
+class _Tenant:
+    """What a tenant asks for, and what it may still have: turns a second, and turns."""
+
+    came: int = 0
+    rate: float = 0.0
+    credit: float = 1.0
 
 
 class Pressure:
-    """How much of what comes in is let in, tick by tick.
+    """How many turns are let in.
 
-    `share` is 1.0 while the loop keeps up; `lag_s` is how late the last tick came.
+    `shedding` is false while the loop keeps up: nobody has to ask then. `lag_s` is how late the
+    last tick came, `rate` how many turns a second are let in.
     """
 
     def __init__(self) -> None:
-        self.share = 1.0
+        self.shedding = False
         self.lag_s = 0.0
-        self._late_ticks = 0
-        self._quota = float("inf")
-        self._came: Counter[str] = Counter()
+        self.rate = 0.0
+        self._ended = 0
+        self._ending = 0.0
+        self.late_ticks = 0
+        self._calm_s = 0.0
+        self._refused = False
+        self._level = 0.0
+        self._tenants: dict[str, _Tenant] = {}
+
+    def ended(self) -> None:
+        """A turn is over, whatever became of it."""
+        self._ended += 1
 
     def admit(self, tenant: str) -> None:
-        """Counts a request. Raises `Overloaded` if it is more than can be served in time."""
-        self._came[tenant] += 1
-        if self._came[tenant] > self._quota:
+        """While shedding: counts a request. Raises `Overloaded` if it is one too many."""
+        known = self._tenants.get(tenant)
+        if known is None:
+            known = self._tenants[tenant] = _Tenant()
+        known.came += 1
+        if known.rate <= self._level:
+            return
+        if known.credit < 1.0:
+            self._refused = True
             raise Overloaded("the event loop is late", retry_after=1)
+        known.credit -= 1.0
 
-    def tick(self, late_s: float, busy: float) -> None:
-        """The next tick begins: the timer was `late_s` late, its process at work for the part
-        `busy` of the time."""
+    def tick(self, passed_s: float, late_s: float, busy: float) -> None:
+        """`passed_s` seconds have passed since the last tick, `late_s` more than should have; the
+        process was at work for the part `busy` of them."""
         self.lag_s = late_s
-        if late_s > LATE_S and busy > _BUSY:
-            self._late_ticks += 1
-            if self._late_ticks >= _LATE_TICKS:
-                self.share = max(_LEAST, self.share * _CUT)
-        else:
-            self._late_ticks = 0
-            self.share = min(1.0, self.share + _GROW)
-        came, self._came = self._came, Counter()
-        if self.share >= 1.0:
-            self._quota = float("inf")
-        else:
-            # A few each in any case: whoever asks little is not who makes the loop late.
-            share = _even_share(came, came.total() * self.share)
-            self._quota = max(_LEAST_REQUESTS, share)
+        late = late_s > LATE_S and busy > _BUSY
+        self.late_ticks = self.late_ticks + 1 if late else 0
+        self._ending += min(1.0, passed_s / _ENDING_S) * (self._ended / passed_s - self._ending)
+        self._ended = 0
+        if self.shedding:
+            self._adapt(passed_s, late=late)
+        elif self.late_ticks >= _LATE_TICKS:
+            self.shedding = True
+            self.rate = self._level = max(_LEAST, self._ending * _FIRST_CUT)
+            self._calm_s = 0.0
+
+    def _adapt(self, passed_s: float, *, late: bool) -> None:
+        if late:
+            # A loop that is late does what it can, so what ends now is what can be done.
+            cut = self.rate * 0.5 ** (passed_s / _HALVES_S)
+            self.rate = max(_LEAST, self._ending * _FLOOR, cut)
+        elif self._refused:
+            doubles_s = _DOUBLES_S if self.rate < self._ending * 1.1 else _CREEPS_S
+            slack = 1 - min(1.0, max(0.0, self.lag_s) / LATE_S)
+            self.rate *= 2 ** (slack * passed_s / doubles_s)
+        self._calm_s = 0.0 if late or self._refused else self._calm_s + passed_s
+        self._refused = False
+        if self._calm_s >= _CALM_S:
+            self.shedding = False
+            self._tenants.clear()
+            return
+        total = self.rate * min(1.0, max(0.1, 1.5 - self.lag_s / LATE_S))
+        weight = min(1.0, passed_s / _ASKING_S)
+        for name, tenant in list(self._tenants.items()):
+            tenant.rate += weight * (tenant.came / passed_s - tenant.rate)
+            tenant.came = 0
+            if tenant.rate < _FORGOTTEN:
+                del self._tenants[name]
+        self._level = _even_share([each.rate for each in self._tenants.values()], total)
+        for tenant in self._tenants.values():
+            most = max(1.0, self._level * _BURST_S)
+            tenant.credit = min(most, tenant.credit + self._level * passed_s)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Measures the running loop until the end of the block."""
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
-        began, worked = loop.time(), time.process_time()
+        began, worked, due_s = loop.time(), time.process_time(), TICK_S
 
         def due() -> None:
-            nonlocal timer, began, worked
+            nonlocal timer, began, worked, due_s
             now, work = loop.time(), time.process_time()
-            passed = now - began
-            self.tick(passed - TICK_S, (work - worked) / passed if passed > 0 else 0.0)
-            began, worked = now, work
-            timer = loop.call_later(TICK_S, due)
+            passed = max(now - began, due_s)
+            self.tick(passed, passed - due_s, (work - worked) / passed)
+            began, worked, due_s = now, work, _NEXT_TICK_S if self.late_ticks else TICK_S
+            timer = loop.call_later(due_s, due)
 
         timer = loop.call_later(TICK_S, due)
         try:
@@ -87,11 +150,11 @@ class Pressure:
             timer.cancel()
 
 
-def _even_share(came: Counter[str], total: float) -> float:
+def _even_share(rates: Collection[float], total: float) -> float:
     """The most per tenant such that all together get `total`, and who asks less gets it all."""
     left = total
-    for place, (_, asked) in enumerate(reversed(came.most_common())):
-        even = left / (len(came) - place)
+    for place, asked in enumerate(sorted(rates)):
+        even = left / (len(rates) - place)
         if asked >= even:
             return even
         left -= asked

@@ -113,7 +113,6 @@ class Chat:
         principal = admission.recognise(request, dialect.name, dialect.credentials, authenticator)
         agent = services.agents[principal.agent]
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
-        services.pressure.admit(principal.tenant)
         with services.turns.place():
             async with self._admitted(request, principal, agent) as held:
                 body = await request.exchange.body()
@@ -209,6 +208,7 @@ class Chat:
             tally.bytes = exchange.sent_bytes
             tally.ended = asyncio.get_running_loop().time()
             services.recorder.turn_ended(tally)
+            services.pressure.ended()
 
     async def _turn(self, facts: "_TurnFacts", tally: TurnTally) -> None:
         services, request, agent = self._services, facts.request, facts.agent

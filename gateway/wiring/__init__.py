@@ -32,8 +32,10 @@ from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
+from gateway.web.admission import Admission
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
+from gateway.web.gate import Gate
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints, upstreams
@@ -47,6 +49,7 @@ class Built:
     """A gateway that is ready to be served."""
 
     app: App
+    gate: Gate
     store: ConversationStore
     tokens: SessionTokens
     turns: RunningTurns
@@ -95,7 +98,16 @@ async def build(
             _Recorder(metrics),
             _new_id,
         )
-        yield Built(app, store, tokens, turns, metrics)
+        gate = Gate(
+            DIALECTS,
+            services.authenticators,
+            Admission(services.cors, limits, services.visitors, services.now),
+            services.cors,
+            pressure,
+            metrics,
+            _new_id,
+        )
+        yield Built(app, gate, store, tokens, turns, metrics)
 
 
 class _Recorder:

@@ -45,7 +45,7 @@ class Owner:
 
 def begun(method: bytes = b"GET", fields: bytes = b"") -> tuple[Http1Stream, Recorder, Owner]:
     owner, out = Owner(), Recorder()
-    return Http1Stream(owner, out, HEAD % (method, fields)), out, owner
+    return Http1Stream(owner, out, HEAD % (method, fields), b"/"), out, owner
 
 
 async def answer(stream: Http1Stream, *parts: bytes, fields: bool = False) -> None:

@@ -1,0 +1,98 @@
+"""Accepts connections of a listening socket, many at a time.
+
+An event loop's own server may take one connection in each of its rounds (libuv's does). When a
+round takes long, connections then come faster than they are taken, wait in the kernel unseen, and
+at last are dropped by it; and nobody can refuse what was never accepted. Here a round takes up to
+`AT_ONCE`, few enough that several workers share a burst.
+"""
+
+import asyncio
+import errno
+import logging
+import ssl
+from collections.abc import Callable
+from socket import socket
+from typing import Final
+
+AT_ONCE: Final = 32
+_PAUSE_S: Final = 0.25
+_SCARCE: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+_log: Final = logging.getLogger("gateway.serving")
+
+
+class Acceptor:
+    """The listening end of one socket; every connection gets a protocol of its own.
+
+    A TLS handshake has `handshake_s` seconds, a close_notify's answer `goodbye_s`.
+    """
+
+    def __init__(
+        self,
+        sock: socket,
+        protocol: Callable[[], asyncio.Protocol],
+        *,
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+        goodbye_s: float,
+    ) -> None:
+        self._sock = sock
+        self._protocol = protocol
+        self._tls = tls
+        self._times = (handshake_s, goodbye_s) if tls is not None else (None, None)
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._listen()
+
+    def close(self) -> None:
+        """Accepts nothing more; the socket is closed, handshakes under way are broken off."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        for task in self._opening:
+            task.cancel()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # it was given up while it waited
+            except OSError as error:
+                if error.errno not in _SCARCE:
+                    raise
+                # The socket stays readable, so the loop would do nothing else.
+                self._loop.remove_reader(self._sock)
+                self._pause = self._loop.call_later(_PAUSE_S, self._listen)
+                return
+            task = self._loop.create_task(self._open(connection))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket) -> None:
+        handshake_s, goodbye_s = self._times
+        try:
+            await self._loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=handshake_s,
+                ssl_shutdown_timeout=goodbye_s,
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.debug("a connection was not opened: %r", error)
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
