@@ -42,6 +42,7 @@ HEAVY: Final = (
     "e2e/test_store_faults.py",
     "e2e/test_targets.py",
     "e2e/test_tenancy.py",
+    "e2e/test_overload.py",
     "e2e/test_upstream_catalogue.py",
     "serving/test_http2_clocks.py",
     "serving/test_supervisor.py",

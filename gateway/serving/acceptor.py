@@ -71,7 +71,7 @@ class Acceptor:
                 continue  # it was given up while it waited
             except OSError as error:
                 if error.errno not in _SCARCE:
-                    raise
+                    _log.warning("connections are not accepted: %r", error)
                 # The socket stays readable, so the loop would do nothing else.
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(_PAUSE_S, self._listen)

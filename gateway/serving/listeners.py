@@ -81,6 +81,7 @@ async def serve(
     secure: Sequence[socket.socket] = (),
     tls: ssl.SSLContext | None = None,
     refused: Callable[[str], None] = lambda _: None,
+    gate: Gate | None = None,
 ) -> None:
     """Serves until `stop` is set, then closes every connection; otherwise as `serving`."""
     async with serving(
@@ -92,6 +93,7 @@ async def serve(
         secure=secure,
         tls=tls,
         refused=refused,
+        gate=gate,
     ):
         await stop.wait()
 

@@ -173,7 +173,7 @@ class _Worker:
                 unread_s=unread_s(limits),
                 connections=self._connections,
                 refused=partial(built.metrics.refused, OTHER),
-                gate=built.gate,
+                gate=built.app.gate,
             )
         )
         return built, server

@@ -1,18 +1,17 @@
 """Sheds turns when the event loop cannot keep up, the greediest tenants' first.
 
-A timer measures how late it comes and how busy its process was meanwhile. A loop that is late
-twice in a row, by its own work, is under pressure: from then on only so many turns a second are
-let in, fewer with each late tick and more with each one on time, until what comes is less than
-what could be let in. So the work that is let in stays about what the loop can do in time, and
-nobody waits in line for an answer that comes too late.
+A timer measures how late it comes. A loop that is late tick after tick is under pressure: from
+then on only so many turns a second are let in, fewer with each late tick and more with each one on
+time, until what comes is less than what could be let in. So the work that is let in stays about
+what the loop can do in time, and nobody waits in line for an answer that comes too late. While
+only a few turns run nobody is refused: then it is something else that holds the loop up.
 
 The turns of a second are divided max-min fair: a tenant that asks for no more than its even share
 gets all that it asks for, and what it leaves is for the others.
 """
 
 import asyncio
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,20 +19,26 @@ from typing import Final
 from gateway.errors import Overloaded
 
 TICK_S: Final = 0.05
-LATE_S: Final = 0.01
+LATE_S: Final = 0.02
 _NEXT_TICK_S: Final = 0.01  # after a late one
-_LATE_TICKS: Final = 2
-# Below that it is another process that keeps the loop from running: shedding would not help.
-_BUSY: Final = 0.8
-_FIRST_CUT: Final = 0.8
-_FLOOR: Final = 0.6
+# A loop that was late for so long, tick after tick, is under pressure; on time for so long, not.
+_PRESSED_S: Final = 0.2
+_CALM_S: Final = 1.0
+# With fewer turns than that it is something else that holds the loop up.
+FEW: Final = 32
+# The rate, in parts of what ends a second: at first, at least, and where growth gets slow.
+_AT_FIRST: Final = 0.8
+_AT_LEAST: Final = 0.6
+_ENOUGH: Final = 1.1
+# Seconds in which the rate halves while late; doubles while on time, below `_ENOUGH` and above.
 _HALVES_S: Final = 2.0
 _DOUBLES_S: Final = 1.0
 _CREEPS_S: Final = 5.0
-_LEAST: Final = 10.0
-_CALM_S: Final = 1.0
-# Over how many seconds rates are averaged.
-_ENDING_S: Final = 1.0
+_LEAST: Final = 10.0  # turns a second
+# After a late tick who asks for too much gets less than its share, down to this part of it.
+_BRAKED: Final = 0.3
+# Over how many seconds rates are averaged: that of ends, and what a tenant asks for.
+_ENDING_S: Final = 0.5
 _ASKING_S: Final = 0.4
 # Turns a second below which a tenant is not kept in mind.
 _FORGOTTEN: Final = 0.5
@@ -54,16 +59,19 @@ class Pressure:
     """How many turns are let in.
 
     `shedding` is false while the loop keeps up: nobody has to ask then. `lag_s` is how late the
-    last tick came, `rate` how many turns a second are let in.
+    last tick came, `late` whether that was too late, `rate` how many turns a second are let in.
+    `running` tells how many run now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, running: Callable[[], int]) -> None:
+        self._running = running
         self.shedding = False
         self.lag_s = 0.0
         self.rate = 0.0
         self._ended = 0
         self._ending = 0.0
-        self.late_ticks = 0
+        self.late = False
+        self._pressed_s = 0.0
         self._calm_s = 0.0
         self._refused = False
         self._level = 0.0
@@ -81,66 +89,73 @@ class Pressure:
         known.came += 1
         if known.rate <= self._level:
             return
-        if known.credit < 1.0:
+        if known.credit < 1.0 and self._running() >= FEW:
             self._refused = True
             raise Overloaded("the event loop is late", retry_after=1)
-        known.credit -= 1.0
+        known.credit = max(0.0, known.credit - 1.0)
 
-    def tick(self, passed_s: float, late_s: float, busy: float) -> None:
-        """`passed_s` seconds have passed since the last tick, `late_s` more than should have; the
-        process was at work for the part `busy` of them."""
+    def tick(self, passed_s: float, late_s: float) -> None:
+        """`passed_s` seconds have passed since the last tick, `late_s` more than should have."""
         self.lag_s = late_s
-        late = late_s > LATE_S and busy > _BUSY
-        self.late_ticks = self.late_ticks + 1 if late else 0
-        self._ending += min(1.0, passed_s / _ENDING_S) * (self._ended / passed_s - self._ending)
-        self._ended = 0
+        self.late = late_s > LATE_S
+        ended, self._ended = self._ended / passed_s, 0
+        self._ending += min(1.0, passed_s / _ENDING_S) * (ended - self._ending)
         if self.shedding:
-            self._adapt(passed_s, late=late)
-        elif self.late_ticks >= _LATE_TICKS:
+            self._adapt(passed_s)
+            return
+        self._pressed_s = self._pressed_s + passed_s if self.late else 0.0
+        if self._pressed_s >= _PRESSED_S and self._pressed_s > passed_s:
             self.shedding = True
-            self.rate = self._level = max(_LEAST, self._ending * _FIRST_CUT)
-            self._calm_s = 0.0
+            self._pressed_s = self._calm_s = 0.0
+            self.rate = self._level = max(_LEAST, max(ended, self._ending) * _AT_FIRST)
 
-    def _adapt(self, passed_s: float, *, late: bool) -> None:
-        if late:
+    def _adapt(self, passed_s: float) -> None:
+        if self.late:
             # A loop that is late does what it can, so what ends now is what can be done.
             cut = self.rate * 0.5 ** (passed_s / _HALVES_S)
-            self.rate = max(_LEAST, self._ending * _FLOOR, cut)
+            self.rate = max(_LEAST, self._ending * _AT_LEAST, cut)
         elif self._refused:
-            doubles_s = _DOUBLES_S if self.rate < self._ending * 1.1 else _CREEPS_S
-            slack = 1 - min(1.0, max(0.0, self.lag_s) / LATE_S)
+            doubles_s = _DOUBLES_S if self.rate < self._ending * _ENOUGH else _CREEPS_S
+            slack = 1 - min(1.0, self.lag_s / LATE_S)
             self.rate *= 2 ** (slack * passed_s / doubles_s)
-        self._calm_s = 0.0 if late or self._refused else self._calm_s + passed_s
+        self._calm_s = 0.0 if self.late or self._refused else self._calm_s + passed_s
         self._refused = False
         if self._calm_s >= _CALM_S:
             self.shedding = False
             self._tenants.clear()
-            return
-        total = self.rate * min(1.0, max(0.1, 1.5 - self.lag_s / LATE_S))
+        else:
+            self._share(passed_s)
+
+    def _share(self, passed_s: float) -> None:
+        """Divides the turns of a second by what each tenant asked for."""
         weight = min(1.0, passed_s / _ASKING_S)
         for name, tenant in list(self._tenants.items()):
             tenant.rate += weight * (tenant.came / passed_s - tenant.rate)
             tenant.came = 0
             if tenant.rate < _FORGOTTEN:
                 del self._tenants[name]
-        self._level = _even_share([each.rate for each in self._tenants.values()], total)
-        for tenant in self._tenants.values():
+        rates = [tenant.rate for tenant in self._tenants.values()]
+        self._level = _even_share(rates, self.rate)
+        greedy = [tenant for tenant in self._tenants.values() if tenant.rate > self._level]
+        # Only these are held back further while the loop is late.
+        brake = min(1.0, max(_BRAKED, 1.5 - self.lag_s / LATE_S))
+        for tenant in greedy:
             most = max(1.0, self._level * _BURST_S)
-            tenant.credit = min(most, tenant.credit + self._level * passed_s)
+            tenant.credit = min(most, tenant.credit + brake * self._level * passed_s)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Measures the running loop until the end of the block."""
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
-        began, worked, due_s = loop.time(), time.process_time(), TICK_S
+        began, due_s = loop.time(), TICK_S
 
         def due() -> None:
-            nonlocal timer, began, worked, due_s
-            now, work = loop.time(), time.process_time()
+            nonlocal timer, began, due_s
+            now = loop.time()
             passed = max(now - began, due_s)
-            self.tick(passed, passed - due_s, (work - worked) / passed)
-            began, worked, due_s = now, work, _NEXT_TICK_S if self.late_ticks else TICK_S
+            self.tick(passed, passed - due_s)
+            began, due_s = now, _NEXT_TICK_S if self.late else TICK_S
             timer = loop.call_later(due_s, due)
 
         timer = loop.call_later(TICK_S, due)

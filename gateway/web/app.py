@@ -28,6 +28,7 @@ from gateway.transport.asgi import (
 )
 from gateway.web.admission import Admission
 from gateway.web.chat import Chat, Services, trace_id
+from gateway.web.gate import Gate
 from gateway.web.request import Request, request_id
 from gateway.web.routing import Match, Router
 
@@ -60,7 +61,7 @@ class OperatorRoutes(Protocol):
 
 
 class App:
-    """The public listener's application."""
+    """The public listener's application, and the gate before it."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class App:
             services.cors, services.limits, services.visitors, services.strangers, services.now
         )
         self._chat = Chat(services, self._admission)
+        self.gate: Final = Gate(services, self._admission, dialects, recorder, new_request_id)
         self._limits = ExchangeLimits(services.bounds.body_bytes, services.bounds.body_s)
         routes: list[tuple[Route, str, Target]] = []
         for dialect in dialects:

@@ -9,17 +9,16 @@ refusal is; its log line is one a second for all of them together.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
 
 from gateway.errors import GatewayError, Overloaded
 from gateway.messages import Reply, RequestHead
-from gateway.ports import Authenticator, Dialect
-from gateway.turn.pressure import Pressure
+from gateway.ports.codecs import Dialect
 from gateway.web.admission import Admission
-from gateway.web.cors import Cors
+from gateway.web.chat import Services
 from gateway.web.request import request_id
 from gateway.web.routing import Router
 
@@ -40,18 +39,16 @@ class Gate:
 
     def __init__(
         self,
-        dialects: Sequence[Dialect],
-        authenticators: Mapping[str, Authenticator],
+        services: Services,
         admission: Admission,
-        cors: Cors,
-        pressure: Pressure,
+        dialects: Sequence[Dialect],
         recorder: RefusalRecorder,
         new_id: Callable[[], str],
     ) -> None:
-        self._authenticators = authenticators
+        self._authenticators = services.authenticators
+        self._cors = services.cors
+        self.pressure: Final = services.pressure
         self._admission = admission
-        self._cors = cors
-        self._pressure = pressure
         self._recorder = recorder
         self._new_id = new_id
         self._router: Router[Dialect] = Router(
@@ -62,7 +59,7 @@ class Gate:
     @property
     def shedding(self) -> bool:
         """Whether heads have to be judged at all."""
-        return self._pressure.shedding
+        return self.pressure.shedding
 
     def refusal(self, head: RequestHead) -> Reply | None:
         """The answer to a turn that is one too many for its tenant; None to let it in."""
@@ -78,7 +75,7 @@ class Gate:
         except GatewayError:
             return None
         try:
-            self._pressure.admit(principal.tenant)
+            self.pressure.admit(principal.tenant)
         except Overloaded as error:
             return self._refuse(head, dialect, principal.tenant, error)
         return None
@@ -107,6 +104,6 @@ class Gate:
             turns=shed.total(),
             tenants=len(shed),
             most_of=shed.most_common(1)[0][0],
-            admitted_per_s=round(self._pressure.rate),
-            loop_lag_ms=round(self._pressure.lag_s * 1000),
+            admitted_per_s=round(self.pressure.rate),
+            loop_lag_ms=round(self.pressure.lag_s * 1000),
         )

@@ -32,10 +32,8 @@ from gateway.turn.pressure import Pressure
 from gateway.turn.registry import RunningTurns
 from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
-from gateway.web.admission import Admission
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
-from gateway.web.gate import Gate
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints, upstreams
@@ -49,7 +47,6 @@ class Built:
     """A gateway that is ready to be served."""
 
     app: App
-    gate: Gate
     store: ConversationStore
     tokens: SessionTokens
     turns: RunningTurns
@@ -80,7 +77,7 @@ async def build(
         turns = RunningTurns(settings.limits.turns_in_flight)
         limits = access.limits(settings, ledger, metrics, _new_id)
         await stack.enter_async_context(limits.renewing())
-        pressure = Pressure()
+        pressure = Pressure(lambda: turns.count)
         stack.enter_context(pressure.measuring())
         services = _services(settings, models, store, tokens, turns, pressure, metrics, limits)
 
@@ -98,16 +95,7 @@ async def build(
             _Recorder(metrics),
             _new_id,
         )
-        gate = Gate(
-            DIALECTS,
-            services.authenticators,
-            Admission(services.cors, limits, services.visitors, services.now),
-            services.cors,
-            pressure,
-            metrics,
-            _new_id,
-        )
-        yield Built(app, gate, store, tokens, turns, metrics)
+        yield Built(app, store, tokens, turns, metrics)
 
 
 class _Recorder:

@@ -1,91 +1,143 @@
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 
 from gateway.errors import Overloaded
-from gateway.turn.pressure import LATE_S, Pressure
+from gateway.turn.pressure import FEW, LATE_S, TICK_S, Pressure
 
-LATE = LATE_S * 2
+CAPACITY = 600.0
+ROUNDS = 10  # how often a turn is at work before it ends
 
 
-def admitted(pressure: Pressure, tenant: str, tries: int) -> int:
-    good = 0
-    for _ in range(tries):
-        try:
-            pressure.admit(tenant)
-        except Overloaded:
-            continue
-        good += 1
-    return good
+class Loop:
+    """An event loop that ends up to `CAPACITY` turns a second and is late when more are running."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.pressure = Pressure(lambda: self.running)
+        self.asked: Counter[str] = Counter()
+        self.let_in: Counter[str] = Counter()
+        self.ended = 0.0
+        self._due: dict[str, float] = {}
+
+    def run(self, seconds: float, rates: Mapping[str, float]) -> "Loop":
+        """So many turns a second of each tenant; what was counted before is forgotten."""
+        self.asked.clear()
+        self.let_in.clear()
+        self.ended = 0.0
+        while seconds > 0:
+            late_s = self.running / CAPACITY / ROUNDS
+            passed_s = TICK_S + late_s
+            for tenant, rate in rates.items():
+                self._due[tenant] = self._due.get(tenant, 0.0) + rate * passed_s
+                while self._due[tenant] >= 1:
+                    self._due[tenant] -= 1
+                    self.ask(tenant)
+            ended = min(int(self.running), round(CAPACITY * passed_s))
+            self.running -= ended
+            self.ended += ended
+            for _ in range(ended):
+                self.pressure.ended()
+            self.pressure.tick(passed_s, late_s)
+            seconds -= passed_s
+        return self
+
+    def ask(self, tenant: str) -> bool:
+        """One request; whether it was let in."""
+        self.asked[tenant] += 1
+        if self.pressure.shedding:
+            try:
+                self.pressure.admit(tenant)
+            except Overloaded:
+                return False
+        self.let_in[tenant] += 1
+        self.running += 1
+        return True
 
 
 def test_everything_is_let_in_while_the_loop_keeps_up() -> None:
-    pressure = Pressure()
-    for _ in range(5):
-        assert admitted(pressure, "acme", 1000) == 1000
-        pressure.tick(0.0, 1.0)
+    loop = Loop().run(5, {"acme": 0.8 * CAPACITY})
+    assert loop.let_in == loop.asked
+    assert not loop.pressure.shedding
 
 
-def test_less_is_let_in_tick_by_tick_while_the_loop_is_late() -> None:
-    pressure = Pressure()
-    served = []
-    for _ in range(12):
-        served.append(admitted(pressure, "acme", 100))
-        pressure.tick(LATE, 1.0)
-    assert served == sorted(served, reverse=True)
-    assert served[0] == 100
-    assert served[-1] < 50
+def test_three_times_what_can_be_done_leaves_the_loop_busy_and_hardly_late() -> None:
+    loop = Loop()
+    loop.run(3, {"acme": 3 * CAPACITY})
+    loop.run(10, {"acme": 3 * CAPACITY})
+    assert loop.ended > 0.85 * 10 * CAPACITY
+    assert loop.running < 0.5 * CAPACITY
 
 
 def test_a_flooding_tenant_is_refused_and_the_others_are_not() -> None:
-    pressure = Pressure()
-    flood = others = 0
-    for _ in range(100):  # a loop that serves 150 a tick in time, and is asked for 290
-        now_flood = admitted(pressure, "flood", 200)
-        now_others = sum(admitted(pressure, f"tenant-{number}", 10) for number in range(9))
-        pressure.tick(LATE if now_flood + now_others > 150 else 0.0, 1.0)
-        flood, others = flood + now_flood, others + now_others
-    assert others >= 0.97 * 100 * 90
-    assert 0.5 * 100 * 60 < flood < 1.2 * 100 * 60
+    others = {f"tenant-{number}": 20.0 for number in range(9)}
+    loop = Loop()
+    loop.run(2, others)
+    loop.run(10, others | {"flood": 2 * CAPACITY})
+    assert all(loop.let_in[tenant] >= 0.99 * loop.asked[tenant] for tenant in others)
+    assert loop.let_in["flood"] > 0.7 * 10 * (CAPACITY - 180)
+    assert loop.let_in["flood"] < 0.5 * loop.asked["flood"]
 
 
-def test_a_newcomer_is_let_in_under_pressure() -> None:
-    pressure = Pressure()
+def test_tenants_that_all_ask_too_much_get_the_same() -> None:
+    tenants = {f"tenant-{number}": CAPACITY * (1 + number) for number in range(5)}
+    loop = Loop()
+    loop.run(3, tenants)
+    loop.run(10, tenants)
+    least, most = min(loop.let_in.values()), max(loop.let_in.values())
+    assert most <= 1.1 * least
+
+
+def test_a_tenant_that_only_now_comes_is_let_in_under_pressure() -> None:
+    loop = Loop().run(3, {"flood": 3 * CAPACITY})
+    assert loop.pressure.shedding
+    assert loop.ask("newcomer")
+
+
+def test_all_is_let_in_again_within_seconds_of_the_flood() -> None:
+    loop = Loop().run(5, {"flood": 3 * CAPACITY})
+    loop.run(4, {"acme": 0.5 * CAPACITY})
+    assert not loop.pressure.shedding
+    loop.run(1, {"acme": 0.8 * CAPACITY})
+    assert loop.let_in == loop.asked
+
+
+def test_a_loop_that_is_late_with_few_turns_refuses_nobody() -> None:
+    pressure = Pressure(lambda: FEW - 1)
     for _ in range(20):
-        admitted(pressure, "flood", 200)
-        pressure.tick(LATE, 1.0)
-    assert admitted(pressure, "newcomer", 1) == 1
-
-
-def test_all_is_let_in_again_once_the_loop_is_on_time() -> None:
-    pressure = Pressure()
-    for _ in range(10):
-        admitted(pressure, "acme", 100)
-        pressure.tick(LATE, 1.0)
-    for _ in range(40):
-        admitted(pressure, "acme", 100)
-        pressure.tick(0.0, 1.0)
-    assert admitted(pressure, "acme", 1000) == 1000
-
-
-def test_a_loop_that_another_process_holds_up_refuses_nobody() -> None:
-    pressure = Pressure()
-    for _ in range(20):
-        assert admitted(pressure, "acme", 100) == 100
-        pressure.tick(LATE, 0.2)
+        pressure.tick(TICK_S + 10 * LATE_S, 10 * LATE_S)
+        for _ in range(100):
+            pressure.admit("acme")
 
 
 def test_one_late_moment_refuses_nobody() -> None:
-    pressure = Pressure()
-    pressure.tick(LATE * 10, 1.0)
-    assert admitted(pressure, "acme", 100) == 100
+    pressure = Pressure(lambda: 1000)
+    pressure.tick(TICK_S + 100 * LATE_S, 100 * LATE_S)
+    assert not pressure.shedding
+
+
+def test_a_loop_in_which_no_turn_ever_ends_lets_a_few_in() -> None:
+    pressure = Pressure(lambda: 1000)
+    let_in = 0
+    for _ in range(100):
+        pressure.tick(TICK_S + 2 * LATE_S, 2 * LATE_S)
+        for _ in range(20):
+            try:
+                pressure.admit("acme")
+            except Overloaded:
+                continue
+            let_in += 1
+    assert 5 <= let_in <= 200
 
 
 async def test_a_loop_that_is_blocked_is_seen_to_be_late() -> None:
-    pressure = Pressure()
+    pressure = Pressure(lambda: 0)
     with pressure.measuring():
         await asyncio.sleep(0)
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             pass
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert pressure.lag_s > LATE_S

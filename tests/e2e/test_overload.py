@@ -1,0 +1,67 @@
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from tests.bench.rawhttp import Crowd, Ended, serve
+from tests.e2e.config import config, tenant, upstream
+from tests.e2e.process import GatewayProcess
+from tests.e2e.routes import HYPERLEAP, HYPONEMA, WIDGET, Chat
+from tests.model_streams import openai_stream
+
+CHATS = (HYPONEMA, HYPERLEAP, WIDGET)
+FLOODERS = 500
+FLOOD_S = 4.0
+
+
+def message(chat: Chat, number: int, tenant_name: str) -> bytes:
+    request = chat.request(f"{tenant_name}-{number}", "Hello", tenant=tenant_name)
+    fields = [*request.headers, ("host", "gateway"), ("content-length", str(len(request.body)))]
+    lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields)]
+    return "\r\n".join([*lines, "", ""]).encode() + request.body
+
+
+async def test_a_flood_is_refused_cheaply_and_counted_and_nobody_else_is(tmp_path: Path) -> None:
+    body = b"".join(openai_stream(("one ", "two"), usage=(5, 2)))
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
+    server, port = await serve(head % len(body) + body)
+    values = config(
+        {"main": upstream(f"http://127.0.0.1:{port}/v1", max_in_flight=1000)},
+        tenants={name: tenant(name) for name in ("flood", "calm")},
+        limits={"turns_in_flight": 1000},
+    )
+    gateway = await GatewayProcess(values, tmp_path).start()
+    crowd = Crowd(gateway.public.host, gateway.public.port)
+    seen: dict[str, Counter[int]] = {"flood": Counter(), "calm": Counter()}
+    refused: list[Ended] = []
+    loop = asyncio.get_running_loop()
+    end = loop.time() + FLOOD_S
+
+    async def client(number: int, name: str, pause_s: float) -> None:
+        asked = 0
+        while loop.time() < end:
+            chat = CHATS[number % len(CHATS)]
+            ended = await crowd.ask(message(chat, 10_000 * number + asked, name))
+            asked += 1
+            seen[name][ended.status] += 1
+            if ended.status == 503:
+                refused.append(ended)
+            await asyncio.sleep(pause_s)
+
+    try:
+        await asyncio.gather(
+            *(client(number, "flood", 0.0) for number in range(FLOODERS)),
+            *(client(number, "calm", 0.5) for number in range(4)),
+        )
+        turns, shed = seen["flood"][200] + seen["calm"][200], seen["flood"][503]
+        assert set(seen["calm"]) == {200}
+        assert set(seen["flood"]) == {200, 503}
+        assert all(b"retry-after: " in ended.body for ended in refused)
+        await gateway.eventually("chatgw_turns_total", turns)
+        await gateway.eventually("chatgw_refused_total", shed, kind="overloaded")
+        lines = await gateway.logged("turns_shed")
+        assert sum(int(str(line["turns"])) for line in lines) <= shed
+        assert {line["most_of"] for line in lines} == {"flood"}
+    finally:
+        crowd.close()
+        await gateway.stop()
+        server.close()
