@@ -10,6 +10,7 @@ they come.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -145,6 +146,8 @@ class _Worker:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGTERM, self._say, "leaving")
                 self._beat(built.metrics.beat)
+                # What a start leaves behind stays: no collection has to look at it again.
+                gc.freeze()
                 self._say("listening")
                 await self._serve(built, server)
             return 0

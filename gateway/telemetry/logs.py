@@ -103,6 +103,11 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
     Refusals of one kind beyond ten in a second are left out; the next line of that kind says how
     many as `suppressed`.
     """
+    suppressed: int | None = 0
+    if tally is None and line.kind is not None:
+        suppressed = _output.refusals.admit(line.kind, monotonic())
+        if suppressed is None:
+            return
     fields: dict[str, object] = {
         "request_id": line.request_id,
         "dialect": line.dialect,
@@ -119,12 +124,8 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
     }
     if tally is not None:
         _add_turn(fields, tally)
-    elif line.kind is not None:
-        suppressed = _output.refusals.admit(line.kind, monotonic())
-        if suppressed is None:
-            return
-        if suppressed:
-            fields["suppressed"] = suppressed
+    if suppressed:
+        fields["suppressed"] = suppressed
     logger = _output.requests or structlog.get_logger()
     logger.log(_LOUD.get(line.kind or line.outcome, logging.INFO), "request", **fields)
 

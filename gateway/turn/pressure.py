@@ -16,7 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from gateway.errors import Overloaded
+
+_log: Final = structlog.get_logger("gateway.turn")
 
 TICK_S: Final = 0.05
 LATE_S: Final = 0.02
@@ -108,6 +112,7 @@ class Pressure:
             self.shedding = True
             self._pressed_s = self._calm_s = 0.0
             self.rate = self._level = max(_LEAST, max(ended, self._ending) * _AT_FIRST)
+            _log.warning("shedding", loop_lag_ms=round(late_s * 1000), running=self._running())
 
     def _adapt(self, passed_s: float) -> None:
         if self.late:
@@ -123,6 +128,7 @@ class Pressure:
         if self._calm_s >= _CALM_S:
             self.shedding = False
             self._tenants.clear()
+            _log.info("shedding_ended")
         else:
             self._share(passed_s)
 

@@ -1,23 +1,32 @@
 """The turns that this worker runs: how many there may be, and how they end when it stops."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from gateway.errors import Drained, Draining, GatewayError, Overloaded
 
 Stop = Callable[[GatewayError], None]
 
+_KEPT: Final = 10
+
 
 class RunningTurns:
     """Counts places and knows how to end each running turn.
 
-    `notice` is the first step of a stop (not ready, still accepting), `drain` the second.
+    Of `limit` places the last tenth is for tenants, of `tenants` in all, that hold less than an
+    even share of them: a flood of long turns leaves room for whoever comes after it. `notice` is
+    the first step of a stop (not ready, still accepting), `drain` the second.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tenants: int = 1) -> None:
         self.stopping = False
         self._limit = limit
+        self._open_to_all = limit - limit // _KEPT if tenants > 1 else limit
+        self._even_share = limit / max(1, tenants)
+        self._held: Counter[str] = Counter()
         self._refusing = False
         self._over = False
         self._places = 0
@@ -30,19 +39,32 @@ class RunningTurns:
         """Requests that hold a place now."""
         return self._places
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there is no room for some tenants."""
+        return self._places >= self._open_to_all
+
+    def check_room(self, tenant: str) -> None:
+        """Raises `Overloaded` if no place is left that the tenant may take."""
+        if self._places >= self._open_to_all and (
+            self._places >= self._limit or self._held[tenant] >= self._even_share
+        ):
+            raise Overloaded("turns_in_flight reached", retry_after=1)
+
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, tenant: str) -> Iterator[None]:
         """A place for one request. Raises `Draining` or `Overloaded`."""
         if self._refusing:
             raise Draining("this worker is stopping")
-        if self._places >= self._limit:
-            raise Overloaded("turns_in_flight reached", retry_after=1)
+        self.check_room(tenant)
         self._places += 1
+        self._held[tenant] += 1
         self._empty.clear()
         try:
             yield
         finally:
             self._places -= 1
+            self._held[tenant] -= 1
             if not self._places:
                 self._empty.set()
 

@@ -28,7 +28,7 @@ from gateway.transport.asgi import (
 )
 from gateway.web.admission import Admission
 from gateway.web.chat import Chat, Services, trace_id
-from gateway.web.gate import Gate
+from gateway.web.gate import Gate, TurnedAway
 from gateway.web.request import Request, request_id
 from gateway.web.routing import Match, Router
 
@@ -49,6 +49,10 @@ class RequestRecorder(Protocol):
 
     def request_ended(self, request: Request) -> None:
         """A request is over: one log line."""
+        ...
+
+    def turned_away(self, refusal: TurnedAway) -> None:
+        """A request was answered by its head alone: both of these."""
         ...
 
 

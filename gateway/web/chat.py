@@ -113,7 +113,7 @@ class Chat:
         principal = admission.recognise(request, dialect.name, dialect.credentials, authenticator)
         agent = services.agents[principal.agent]
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
-        with services.turns.place():
+        with services.turns.place(principal.tenant):
             async with self._admitted(request, principal, agent) as held:
                 body = await request.exchange.body()
                 await held.measured(len(body))

@@ -1,36 +1,42 @@
-"""Refuses turns by the heads of their requests while the worker is under pressure.
+"""Refuses turns by the heads of their requests while there are more than can be served.
 
 A refusal must cost a small part of what a turn costs, or whoever asks for more than the worker can
 serve gets less served. So it comes before the application: the server asks the gate as soon as it
-has a head, and only while turns are being shed. What the gate cannot judge (another route, a key
-that nobody has) it lets in, and the application answers. A refused turn is counted as every
-refusal is; its log line is one a second for all of them together.
+has a head, and only while the loop is late or places are scarce. What the gate cannot judge
+(another route, a key that nobody has) it lets in, and the application answers.
 """
 
-import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-import structlog
-
 from gateway.errors import GatewayError, Overloaded
-from gateway.messages import Reply, RequestHead
+from gateway.messages import Principal, Reply, RequestHead
 from gateway.ports.codecs import Dialect
 from gateway.web.admission import Admission
 from gateway.web.chat import Services
 from gateway.web.request import request_id
-from gateway.web.routing import Router
+from gateway.web.routing import Match, Router
 
-_log: Final = structlog.get_logger("gateway.web")
-_REPORT_S: Final = 1.0
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """A refusal as it is counted and logged; `route` is the template of the path."""
+
+    request_id: str
+    head: RequestHead
+    dialect: str
+    route: str
+    principal: Principal
+    kind: str
+    reply: Reply
 
 
 class RefusalRecorder(Protocol):
-    """Where a refusal is counted."""
+    """Where a refusal is counted and leaves its log line."""
 
-    def refused(self, dialect: str, kind: str) -> None:
-        """A request was refused before a turn began."""
+    def turned_away(self, refusal: TurnedAway) -> None:
+        """A request was answered by its head alone."""
         ...
 
 
@@ -47,6 +53,7 @@ class Gate:
     ) -> None:
         self._authenticators = services.authenticators
         self._cors = services.cors
+        self._turns = services.turns
         self.pressure: Final = services.pressure
         self._admission = admission
         self._recorder = recorder
@@ -54,19 +61,18 @@ class Gate:
         self._router: Router[Dialect] = Router(
             (route, dialect.name, dialect) for dialect in dialects for route in dialect.routes
         )
-        self._shed: Counter[str] = Counter()
 
     @property
     def shedding(self) -> bool:
         """Whether heads have to be judged at all."""
-        return self.pressure.shedding
+        return self.pressure.shedding or self._turns.crowded
 
     def refusal(self, head: RequestHead) -> Reply | None:
         """The answer to a turn that is one too many for its tenant; None to let it in."""
         match = self._router.match(head.method, head.path)
-        dialect = match.target if match is not None else None
-        if dialect is None:
+        if match is None or match.target is None:
             return None
+        dialect = match.target
         try:
             principal = self._admission.identify(
                 head, dialect.name, dialect.credentials, self._authenticators[dialect.name]
@@ -75,35 +81,27 @@ class Gate:
         except GatewayError:
             return None
         try:
-            self.pressure.admit(principal.tenant)
+            self._turns.check_room(principal.tenant)
+            if self.pressure.shedding:
+                self.pressure.admit(principal.tenant)
         except Overloaded as error:
-            return self._refuse(head, dialect, principal.tenant, error)
+            return self._refuse(head, match, dialect, principal, error)
         return None
 
-    def _refuse(self, head: RequestHead, dialect: Dialect, tenant: str, error: Overloaded) -> Reply:
-        self._recorder.refused(dialect.name, error.kind)
-        if not self._shed:
-            asyncio.get_running_loop().call_later(_REPORT_S, self._report)
-        self._shed[tenant] += 1
-        reply = dialect.encode_error(error)
+    def _refuse(
+        self,
+        head: RequestHead,
+        match: Match[Dialect],
+        dialect: Dialect,
+        principal: Principal,
+        error: Overloaded,
+    ) -> Reply:
+        number = request_id(head, self._new_id)
         origin = head.headers.get("origin")
-        return Reply(
-            reply.status,
-            (
-                *reply.headers,
-                ("x-request-id", request_id(head, self._new_id)),
-                *self._cors.headers(dialect.name, tenant, origin),
-            ),
-            reply.body,
+        reply = dialect.encode_error(error)
+        cors = self._cors.headers(dialect.name, principal.tenant, origin)
+        reply = replace(reply, headers=(*reply.headers, ("x-request-id", number), *cors))
+        self._recorder.turned_away(
+            TurnedAway(number, head, dialect.name, match.template, principal, error.kind, reply)
         )
-
-    def _report(self) -> None:
-        shed, self._shed = self._shed, Counter()
-        _log.warning(
-            "turns_shed",
-            turns=shed.total(),
-            tenants=len(shed),
-            most_of=shed.most_common(1)[0][0],
-            admitted_per_s=round(self.pressure.rate),
-            loop_lag_ms=round(self.pressure.lag_s * 1000),
-        )
+        return reply

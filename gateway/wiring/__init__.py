@@ -34,6 +34,7 @@ from gateway.turn.seats import Seats
 from gateway.turn.tally import TurnTally
 from gateway.web.app import App
 from gateway.web.chat import Bounds, Services
+from gateway.web.gate import TurnedAway
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints, upstreams
@@ -74,7 +75,7 @@ async def build(
         )
         models = upstreams.models(settings, metrics.upstreams, stack, embedded_url)
         tokens = access.session_tokens(settings)
-        turns = RunningTurns(settings.limits.turns_in_flight)
+        turns = RunningTurns(settings.limits.turns_in_flight, len(settings.tenants))
         limits = access.limits(settings, ledger, metrics, _new_id)
         await stack.enter_async_context(limits.renewing())
         pressure = Pressure(lambda: turns.count)
@@ -127,6 +128,24 @@ class _Recorder:
                 bytes=exchange.sent_bytes,
             ),
             tally,
+        )
+
+    def turned_away(self, refusal: TurnedAway) -> None:
+        self._metrics.refused(refusal.dialect, refusal.kind)
+        request_line(
+            RequestLine(
+                request_id=refusal.request_id,
+                method=refusal.head.method,
+                http_version=refusal.head.http_version,
+                route=refusal.route,
+                dialect=refusal.dialect,
+                status=refusal.reply.status,
+                outcome=refusal.kind,
+                kind=refusal.kind,
+                tenant=refusal.principal.tenant,
+                key=refusal.principal.key,
+                bytes=len(refusal.reply.body),
+            )
         )
 
 

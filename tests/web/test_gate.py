@@ -34,7 +34,7 @@ def pressed(gateway: Built) -> Iterator[None]:
     pressure = gateway.app.gate.pressure
     with ExitStack() as stack:
         for _ in range(FEW):
-            stack.enter_context(gateway.turns.place())
+            stack.enter_context(gateway.turns.place("acme"))
         for _ in range(20):
             pressure.tick(TICK_S + 2 * LATE_S, 2 * LATE_S)
             for _ in range(50):
