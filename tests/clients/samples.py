@@ -6,15 +6,21 @@ code. What a sample prints is what it saw.
 """
 
 import asyncio
+import builtins
 import contextlib
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
+
+import httpx
 
 from tests.clients import node, raw
 from tests.clients.cases import CASES, Case, Fact
@@ -22,11 +28,12 @@ from tests.clients.grid import Client, Grid
 from tests.clients.reading import read
 from tests.clients.stage import Job, Stage
 from tests.clients.wires import WIRES, Seen, Wire
-from tests.e2e.tls import CERTIFICATE
+from tests.e2e.tls import CERTIFICATE, client_context
 
 FOLDER: Final = Path(__file__).parents[1] / "contracts" / "samples"
 BLIND: Final = raw.BLIND | frozenset[Fact]({"status"})
 _TERMINAL: Final = BLIND | frozenset[Fact]({"kept_alive"})
+_ON_HTTPX: Final = f"widget document, Python on httpx {httpx.__version__}"
 _REFUSED: Final = "error before the stream"
 _UNREAD: Final[dict[str, tuple[str, Seen]]] = {
     _REFUSED: ("b", {"text": "", "error": None}),
@@ -87,23 +94,41 @@ async def check(stage: Stage, grid: Grid, *, npm: bool) -> None:
 async def _python(stage: Stage, grid: Grid) -> None:
     # It looks at no status either, but at a member that a refusal does not have.
     instead: dict[tuple[str, Fact], object] = {(_REFUSED, "error"): "KeyError('type')"}
-    client = Client("widget document, Python", "1.1", "widget", _TERMINAL, instead)
-
-    async def one(stage: Stage, case: Case, wire: Wire) -> Seen:
-        job = await stage.job(case, wire)
-        return await asyncio.to_thread(_run_python, filled("widget-loop.py", job, job.url))
-
-    grid.add(client, await raw.row(client, one, stage))
+    rows = {"1.1": "widget document, Python", **dict.fromkeys(("2", "2 TLS"), _ON_HTTPX)}
+    for http, name in rows.items():
+        client = Client(name, http, "widget", _TERMINAL, instead)
+        grid.add(client, await raw.row(client, partial(_one_python, http), stage))
 
 
-def _run_python(code: str) -> Seen:
+async def _one_python(http: str, stage: Stage, case: Case, wire: Wire) -> Seen:
+    job = await stage.job(case, wire)
+    code = filled("widget-loop.py", job, job.tls_url if http.endswith("TLS") else job.url)
+    if http == "1.1":
+        return await asyncio.to_thread(_run_python, code, __import__)
+    with httpx.Client(http1=False, http2=True, verify=client_context(), trust_env=False) as client:
+        return await asyncio.to_thread(_run_python, code, partial(_import_httpx, client))
+
+
+def _import_httpx(client: httpx.Client, name: str, *_: object) -> object:
+    """`import`, with `requests` over HTTP/2, which that library does not speak."""
+
+    def post(url: str, *, headers: dict[str, str], json: object, stream: bool) -> httpx.Response:
+        return client.send(
+            client.build_request("POST", url, headers=headers, json=json), stream=stream
+        )
+
+    return SimpleNamespace(post=post) if name == "requests" else import_module(name)
+
+
+def _run_python(code: str, importing: Callable[..., object]) -> Seen:
     printed: list[str] = []
 
     def prints(text: str, end: str = "\n", *, flush: bool = False) -> None:
         printed.append(text + end)
 
     try:
-        exec(indented(code), {"print": prints})
+        known = {**vars(builtins), "__import__": importing}
+        exec(indented(code), {"print": prints, "__builtins__": known})
     except Exception as error:  # what a reader of the document would find in the terminal
         return {"text": "", "streamed": "", "error": repr(error)}
     return _widget("".join(printed))
