@@ -199,10 +199,12 @@ async def test_full_buckets_leave_the_file(path: Path) -> None:
     await store.open()
     try:
         ledger = SqliteLedger(store.write, clock=clock)
-        asked = (ledger.reserve(request(f"visitor {number}")) for number in range(400))
+        asked = (ledger.reserve(request(f"visitor {number}")) for number in range(1200))
         await asyncio.gather(*asked)
-        clock.now += FULL_AGAIN_S + 1
-        await ledger.reserve(request())
+        clock.now += FULL_AGAIN_S
+        for _ in range(3):  # as fast as a worker can make them
+            clock.now += 1
+            await ledger.reserve(request())
         left = await store.write(
             lambda connection: connection.execute("SELECT count(*) FROM limit_levels").fetchall()
         )
