@@ -9,6 +9,7 @@ again, bar a prompt that is too long, from which history can be left out.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -66,7 +67,7 @@ class ModelCalls:
         await self._close(running.call, running.entry, running.stream, error)
 
     async def _try_model(self, model: Model, *, last_resort: bool) -> Running:
-        past = list(self._plan.past)
+        past = self._fitting(model)
         for _ in range(_SHRINK_TRIES):
             try:
                 return await self._try_servers(model, past, last_resort=last_resort)
@@ -166,17 +167,22 @@ class ModelCalls:
         self._watch.fault = None
         return fault
 
-    def _prompt(self, model: Model, past: Sequence[Exchange]) -> Prompt:
-        agent = self._plan.agent
+    def _fitting(self, model: Model) -> Sequence[Exchange]:
+        """As much history as the model takes, by the estimate."""
+        plan, agent = self._plan, self._plan.agent
         budget = None
         if model.context_tokens is not None:
             budget = model.context_tokens - (agent.max_tokens or model.output_tokens or 0)
+        return fit(agent.system_prompt, plan.past, plan.newest, budget=budget)
+
+    def _prompt(self, model: Model, past: Sequence[Exchange]) -> Prompt:
+        agent, newest = self._plan.agent, self._plan.newest
         return Prompt(
             model=model.model,
             system=agent.system_prompt,
-            messages=fit(agent.system_prompt, past, self._plan.newest, budget=budget),
+            messages=(*chain.from_iterable(past), *newest),
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             stop=agent.stop,
-            rounds=len(self._plan.newest) - 1,
+            rounds=len(newest) - 1,
         )

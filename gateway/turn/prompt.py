@@ -84,22 +84,19 @@ def fit(
     newest: Sequence[PromptMessage],
     *,
     budget: int | None,
-) -> tuple[PromptMessage, ...]:
-    """What is to be answered, after as many of the newest exchanges as `budget` tokens hold.
+) -> Sequence[Exchange]:
+    """As many of the newest exchanges as `budget` tokens hold beside what is to be answered.
 
     The newest messages are always there, whatever their size: the upstream's own count decides
     whether they fit.
     """
     if budget is None:
-        return (*(message for exchange in past for message in exchange), *newest)
+        return past
     room = budget - _cost(PromptMessage("system", system)) - sum(map(_cost, newest))
-    kept: list[Exchange] = []
-    for exchange in reversed(past):
-        room -= sum(_cost(message) for message in exchange)
-        if room < 0:
-            break
-        kept.append(exchange)
-    return (*(message for exchange in reversed(kept) for message in exchange), *newest)
+    kept = len(past)
+    while kept and (room := room - sum(map(_cost, past[kept - 1]))) >= 0:
+        kept -= 1
+    return past[kept:]
 
 
 def _known(reply: Message, results: Mapping[str, str]) -> bool:

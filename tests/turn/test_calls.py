@@ -153,3 +153,17 @@ async def test_a_shorter_prompt_has_tries_of_its_own() -> None:
     play = await Play(model, past=past).run()
     assert [len(prompt.messages) for prompt in model.prompts] == [9, 9, 3, 3]
     assert texts(play) == ["b"]
+
+
+async def test_a_prompt_is_shortened_from_what_was_sent() -> None:
+    past = [(PromptMessage("user", "q" * 400), PromptMessage("assistant", "a"))] * 30
+    model = ScriptedModel(ContextLength(), GOOD, context_tokens=500)
+    await Play(model, past=past).run()
+    assert [len(prompt.messages) for prompt in model.prompts] == [9, 3]
+
+
+async def test_the_newest_message_goes_even_if_it_does_not_fit() -> None:
+    past = [(PromptMessage("user", "q"), PromptMessage("assistant", "a"))]
+    model = ScriptedModel(GOOD, context_tokens=10)
+    await Play(model, past=past, text="x" * 1000).run()
+    assert [message.text for message in model.prompts[0].messages] == ["x" * 1000]
