@@ -129,7 +129,7 @@ class Demo:
         identity = tokens.authenticate(self._token(tokens), "helper", now=time()).identity
         with suppress(Conflict):  # another worker was faster
             try:
-                await store.load(key, create=False, messages=0)
+                await store.load(key, messages=0)
             except NotFound:
                 await store.create(key, owner=identity, subject=None)
 

@@ -106,5 +106,5 @@ async def test_the_helper_token_opens_the_conversation_that_was_made_for_it(path
     tokens = session_tokens(demo.applied_to(Settings()))
     principal = tokens.authenticate(kept(path)["helper"], "helper", now=time())
     key = ConversationKey(TENANT, "helper", kept(path)["helper_slug"])
-    conversation = await store.load(key, create=False, messages=1)
+    conversation = await store.load(key, messages=1)
     assert conversation.owner == principal.identity

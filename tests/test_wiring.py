@@ -186,7 +186,7 @@ async def test_the_end_takes_everything_down(tmp_path: Path) -> None:
     async with built(tmp_path, config(NOBODY, store=store)) as gateway:
         await chat().to(gateway.app)
     with pytest.raises(StoreUnavailable):
-        await gateway.store.load(ConversationKey("acme", "widget", "s"), create=False, messages=1)
+        await gateway.store.load(ConversationKey("acme", "widget", "s"), messages=1)
     assert asyncio.all_tasks() == before
 
 

@@ -25,7 +25,7 @@ class ValkeyProcess:
         self, directory: Path, *options: str, keep: bool = False, password: str | None = None
     ) -> None:
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self._options = ["--appendonly", "yes" if keep else "no", *options]
         if password is not None:
             self._options += ["--requirepass", password]
@@ -192,7 +192,8 @@ def _command(*words: str) -> bytes:
     return b"".join(parts)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -186,7 +186,7 @@ class _Player:
             return f"the connection broke: {type(error).__name__}"
         outcome = Outcome(answer.status, answer.headers, answer.parts, fault=answer.fault)
         key = ConversationKey(_TENANT, self._part.dialect, conversation)
-        stored = await self._gateway.store.load(key, create=False, messages=10)
+        stored = await self._gateway.store.load(key, messages=10)
         outcome.kept = [(m.text, m.status) for m in stored.messages if m.role == "assistant"]
         return verdict(self._wire, self._expected(cut), outcome)
 

@@ -87,7 +87,7 @@ def _show(file: Path | None, tenant: str, dialect: str, id: str) -> None:
     key = ConversationKey(tenant, dialect, id)
 
     async def show(store: "ConversationStore") -> None:
-        about: Conversation = await store.load(key, create=False, messages=0)
+        about: Conversation = await store.load(key, messages=0)
         for line in described(about, await messages_of(store, key)):
             click.echo(line)
 

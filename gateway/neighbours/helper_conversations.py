@@ -75,7 +75,7 @@ class _Visitors:
         if CLIENT_ID.fullmatch(slug) is None:
             raise NotFound("the slug is malformed")
         key = ConversationKey(principal.tenant, DIALECT, slug)
-        conversation = await self._store.load(key, create=False, messages=0)
+        conversation = await self._store.load(key, messages=0)
         check_owner(conversation, principal)
         return conversation
 

@@ -206,7 +206,7 @@ class HyperleapConversation(_Conversations):
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """The conversation with its newest messages. Raises `GatewayError`."""
         key = ConversationKey(principal.tenant, DIALECT, path_id(head))
-        conversation = await self._store.load(key, create=False, messages=0)
+        conversation = await self._store.load(key, messages=0)
         return json_reply(200, await self._entry(conversation, principal))
 
 

@@ -63,7 +63,7 @@ class _Sessions:
 
     async def _session(self, head: RequestHead, principal: Principal) -> Conversation:
         key = ConversationKey(principal.tenant, DIALECT, path_id(head))
-        return await self._store.load(key, create=False, messages=0)
+        return await self._store.load(key, messages=0)
 
     def _view(self, session: Conversation) -> dict[str, object]:
         status: str = session.status_at(self._now())

@@ -40,11 +40,8 @@ class ConversationStore(Protocol):
         """Writes what is pending and lets go of every resource."""
         ...
 
-    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
-        """The conversation with its newest `messages` messages, oldest first.
-
-        With `create` an unknown one is made, else `NotFound` is raised.
-        """
+    async def load(self, key: ConversationKey, *, messages: int) -> Conversation:
+        """The conversation with its newest `messages` messages, oldest first. Raises `NotFound`."""
         ...
 
     async def create(
@@ -64,10 +61,6 @@ class ConversationStore(Protocol):
         Its `length` is the number of its messages. Raises `Conflict` if the key or the public id
         is taken.
         """
-        ...
-
-    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
-        """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
         ...
 
     async def begin(
@@ -94,7 +87,7 @@ class ConversationStore(Protocol):
     async def commit(
         self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
     ) -> None:
-        """`append` and the end of the lease in one step; a second time it does nothing.
+        """Adds the messages in order and ends the lease in one step; again, it does nothing.
 
         `record` answers later requests with the lease's `once` for ten minutes. Raises `NotFound`
         if the conversation is gone, and `Conflict` if another lease was given meanwhile; nothing

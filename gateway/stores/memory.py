@@ -105,12 +105,9 @@ class MemoryStore:
         self._records.clear()
         self._characters = 0
 
-    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
-        """The conversation with its newest `messages` messages, oldest first."""
-        self._expire()
-        if key not in self._entries and create:
-            self._add(key, owner=None, subject=None, terms=NO_TERMS)
-        return self._entry(key).newest(messages)
+    async def load(self, key: ConversationKey, *, messages: int) -> Conversation:
+        """The conversation with its newest `messages` messages. Raises `NotFound`."""
+        return self._known(key).newest(messages)
 
     async def create(
         self,
@@ -138,10 +135,6 @@ class MemoryStore:
         self._extend(entry, conversation.messages)
         entry.about = replace(entry.about, updated_at=conversation.updated_at)
         self._sort()
-
-    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
-        """Adds the messages in order. Raises `NotFound` for an unknown key."""
-        self._extend(self._known(key), messages)
 
     async def begin(
         self,

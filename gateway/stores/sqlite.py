@@ -106,18 +106,9 @@ class SqliteStore:
         if writer is not None:
             await writer.stop()
 
-    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
-        """The conversation with its newest `messages` messages; one that exists costs no write.
-
-        With `create` an unknown one is made, else `NotFound` is raised.
-        """
-        found = await self._read(partial(statements.load, key, messages, self._oldest()))
-        if found is not None:
-            return found
-        if not create:
-            raise NotFound("unknown conversation")
-        new = self._new(key, owner=None, subject=None, terms=NO_TERMS)
-        return await self.write(partial(statements.load_or_create, new, messages, self._oldest()))
+    async def load(self, key: ConversationKey, *, messages: int) -> Conversation:
+        """The conversation with its newest `messages` messages. Raises `NotFound`."""
+        return _known(await self._read(partial(statements.load, key, messages, self._oldest())))
 
     async def create(
         self,
@@ -137,11 +128,6 @@ class SqliteStore:
         """Adds a whole conversation. Raises `Conflict` if its key or public id is taken."""
         if not await self.write(partial(statements.restore, conversation, self._oldest())):
             raise Conflict("the conversation exists")
-
-    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
-        """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
-        added = tuple(messages)
-        await self.write(partial(statements.append, key, added, self._clock(), self._oldest()))
 
     async def begin(
         self,
@@ -164,7 +150,7 @@ class SqliteStore:
     async def commit(
         self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
     ) -> None:
-        """`append` and the end of the lease in one transaction; see `ports.ConversationStore`."""
+        """Adds the messages and ends the lease; see `ports.ConversationStore`."""
         await self.write(
             partial(turns.commit, lease, tuple(messages), record, self._clock(), self._oldest())
         )
@@ -219,12 +205,9 @@ class SqliteStore:
     ) -> Conversation:
         """As `load`, by the public id. Raises `NotFound`."""
         oldest = self._oldest()
-        found = await self._read(
-            partial(statements.find, tenant, dialect, public_id, messages, oldest)
+        return _known(
+            await self._read(partial(statements.find, tenant, dialect, public_id, messages, oldest))
         )
-        if found is None:
-            raise NotFound("unknown conversation")
-        return found
 
     async def history(self, key: ConversationKey, *, limit: int, after: int = 0) -> MessagePage:
         """The messages from the oldest on, `limit` at a time. Raises `NotFound`."""
@@ -252,6 +235,12 @@ class SqliteStore:
     async def write(self, work: Callable[[apsw.Connection], T]) -> T:
         """Runs `work` in the writer's transaction; what it returns, once that is committed."""
         return await _use(self._writer).call(work)
+
+
+def _known(found: Conversation | None) -> Conversation:
+    if found is None:
+        raise NotFound("unknown conversation")
+    return found
 
 
 def _use(worker: Worker | None) -> Worker:

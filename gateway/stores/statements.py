@@ -94,11 +94,6 @@ INSERT INTO conversations
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, dialect, id) DO NOTHING
 """
-_GROW: Final = """
-UPDATE conversations SET updated_at = ?, length = length + ?
-WHERE tenant = ? AND dialect = ? AND id = ? AND updated_at >= ?
-RETURNING number, length
-"""
 _ADD: Final = """
 INSERT INTO messages (conversation, seq, id, role, text, created_at, status, calls)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -227,29 +222,6 @@ def restore(conversation: Conversation, oldest: float, connection: apsw.Connecti
     ((number,),) = rows(connection, _RESTORED, values)
     add_messages(number, 1, conversation.messages, connection)
     return True
-
-
-def load_or_create(
-    new: Conversation, messages: int, oldest: float, connection: apsw.Connection
-) -> Conversation:
-    """The conversation, made if it is not there."""
-    create(new, oldest, connection)
-    return load(new.key, messages, oldest, connection) or new
-
-
-def append(
-    key: ConversationKey,
-    messages: Sequence[Message],
-    now: float,
-    oldest: float,
-    connection: apsw.Connection,
-) -> None:
-    """Adds the messages. Raises `NotFound`."""
-    grown = rows(connection, _GROW, (now, len(messages), *key, oldest))
-    if not grown:
-        raise NotFound("unknown conversation")
-    number, length = grown[0]
-    add_messages(number, length - len(messages) + 1, messages, connection)
 
 
 def add_messages(

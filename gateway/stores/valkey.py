@@ -115,12 +115,9 @@ class ValkeyStore:
         """Closes the connections."""
         await self.server.close()
 
-    async def load(self, key: ConversationKey, *, create: bool, messages: int) -> Conversation:
-        """The conversation with its newest `messages` messages, oldest first."""
-        if create:
-            _, *found = await self._create(self._new(key, None, None, NO_TERMS), messages)
-        else:
-            found = await self._run(scripts.LOAD, place_of(key), [self._oldest(), max(messages, 0)])
+    async def load(self, key: ConversationKey, *, messages: int) -> Conversation:
+        """The conversation with its newest `messages` messages. Raises `NotFound`."""
+        found = await self._run(scripts.LOAD, place_of(key), [self._oldest(), max(messages, 0)])
         return decode_conversation(key, *found)
 
     async def create(
@@ -132,30 +129,17 @@ class ValkeyStore:
         terms: Terms = NO_TERMS,
     ) -> Conversation:
         """A new conversation. Raises `Conflict` if the key is taken."""
-        word, *found = await self._create(self._new(key, owner, subject, terms), 0)
-        if word == b"taken":
-            raise _refusal(word)
-        return decode_conversation(key, *found)
+        now = self._clock()
+        new = Conversation(
+            key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
+        )
+        await self._create(new)
+        return new
 
     async def restore(self, conversation: Conversation) -> None:
         """Adds a whole conversation. Raises `Conflict` if its key or public id is taken."""
         messages = map(encode_message, conversation.messages)
-        word, *_ = await self._create(
-            conversation, 0, [conversation.status, conversation.read, *messages]
-        )
-        if word == b"taken":
-            raise _refusal(word)
-
-    async def append(self, key: ConversationKey, messages: Sequence[Message]) -> None:
-        """Adds the messages in order, all or none. Raises `NotFound` for an unknown key."""
-        written = [encode_message(message) for message in messages]
-        arguments: list[Argument] = [
-            self._oldest(),
-            new_nonce(),
-            *self._writing(self._clock()),
-            *written,
-        ]
-        await self._run(scripts.APPEND, place_of(key), arguments)
+        await self._create(conversation, [conversation.status, conversation.read, *messages])
 
     async def begin(
         self,
@@ -206,7 +190,7 @@ class ValkeyStore:
     async def commit(
         self, lease: Lease, messages: Sequence[Message], *, record: bytes | None = None
     ) -> None:
-        """`append` and the end of the lease in one step; see `ports.ConversationStore`."""
+        """Adds the messages and ends the lease; see `ports.ConversationStore`."""
         kept = record is not None and len(record) <= RECORD_BYTES
         arguments: list[Argument] = [
             self._oldest(),
@@ -337,14 +321,11 @@ class ValkeyStore:
                 f"to {VERSION}; run the newer release, or set store.url to another database"
             )
 
-    async def _create(
-        self, new: Conversation, messages: int, restored: Sequence[Argument] = ()
-    ) -> Answer:
+    async def _create(self, new: Conversation, restored: Sequence[Argument] = ()) -> None:
         """`restored` are status, read count and messages of one that was there before."""
         updated, stamp, keep, oldest_stamp = self._writing(new.updated_at)
         arguments: list[Argument] = [
             self._oldest(),
-            max(messages, 0),
             new.public_id,
             optional(new.owner),
             optional(new.subject),
@@ -357,7 +338,7 @@ class ValkeyStore:
             updated,
             *restored,
         ]
-        return await self.server.run(scripts.CREATE, place_of(new.key), arguments)
+        await self._run(scripts.CREATE, place_of(new.key), arguments)
 
     async def _run(
         self, script: Script, place: tuple[str, str], arguments: Sequence[Argument]
@@ -370,16 +351,9 @@ class ValkeyStore:
     ) -> Answer:
         answer = await self.server.run(script, place, arguments)
         if answer[0] in _REFUSALS:
-            raise _refusal(answer[0])
+            kind, text = _REFUSALS[answer[0]]
+            raise kind(text)
         return answer
-
-    def _new(
-        self, key: ConversationKey, owner: str | None, subject: str | None, terms: Terms
-    ) -> Conversation:
-        now = self._clock()
-        return Conversation(
-            key, self._new_id(), owner, now, subject=subject, updated_at=now, terms=terms
-        )
 
     def _oldest(self) -> str:
         """The first moment at which what is kept may have been written to last."""
@@ -388,8 +362,3 @@ class ValkeyStore:
     def _writing(self, now: float) -> tuple[str, str, int, str]:
         """The time as text and as it sorts, how long to keep, and the oldest as it sorts."""
         return repr(now), stamp_of(now), self._keep_s or 0, stamp_of(float(self._oldest()))
-
-
-def _refusal(word: bytes) -> GatewayError:
-    kind, text = _REFUSALS[word]
-    return kind(text)

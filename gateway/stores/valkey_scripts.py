@@ -116,31 +116,19 @@ return {'ok', about, said, found}
 """)
 
 CREATE: Final = _script("""
-local oldest, messages, public = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local taken = false
+local oldest, public = ARGV[1], ARGV[2]
 if live(base, id, oldest) then
-  taken = redis.call('HGET', base .. 'c:' .. id, 'p') ~= public
-else
-  if redis.call('EXISTS', base .. 'p:' .. public) == 1 then return {'taken'} end
-  forget(base, id)
-  make(base, id, public, ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
-       ARGV[12])
-  if #ARGV > 12 then
-    redis.call('HSET', base .. 'c:' .. id, 'st', ARGV[13], 'read', ARGV[14])
-    add(base, id, 15, #ARGV, ARGV[12], ARGV[7], ARGV[10], ARGV[11])
-  end
+  -- The same script again, after its answer was lost, finds what it made.
+  return {redis.call('HGET', base .. 'c:' .. id, 'p') == public and 'ok' or 'taken'}
 end
-local about, said = whole(base, id, messages)
-return {taken and 'taken' or 'ok', about, said}
-""")
-
-APPEND: Final = _script("""
-local oldest, nonce = ARGV[1], ARGV[2]
-if not live(base, id, oldest) then return {'missing'} end
-local c = base .. 'c:' .. id
-if redis.call('HGET', c, 'nonce') == nonce then return {'ok'} end
-add(base, id, 7, #ARGV, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
-redis.call('HSET', c, 'nonce', nonce)
+if redis.call('EXISTS', base .. 'p:' .. public) == 1 then return {'taken'} end
+forget(base, id)
+make(base, id, public, ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10],
+     ARGV[11])
+if #ARGV > 11 then
+  redis.call('HSET', base .. 'c:' .. id, 'st', ARGV[12], 'read', ARGV[13])
+  add(base, id, 14, #ARGV, ARGV[11], ARGV[6], ARGV[9], ARGV[10])
+end
 return {'ok'}
 """)
 

@@ -152,7 +152,7 @@ class Chat:
         serving = services.agents.get(terms.agent or "", agent)
         shown = serving.history_messages
         if shown > agent.history_messages:
-            conversation = await services.store.load(conversation.key, create=False, messages=shown)
+            conversation = await services.store.load(conversation.key, messages=shown)
         elif shown < agent.history_messages:
             newest = conversation.messages[-shown:] if shown else ()
             conversation = replace(conversation, messages=newest)

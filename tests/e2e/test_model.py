@@ -12,6 +12,7 @@ from tests.e2e.config import config, tenant
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import HYPONEMA, STREAMING
 from tests.e2e.world import World, read
+from tests.stores.rig import add, make
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(170)]
 
@@ -26,9 +27,9 @@ async def remember(file: Path, conversation: str) -> None:
     store = SqliteStore(file, retention_days=90)
     await store.open()
     key = ConversationKey("acme", "hyponema", conversation)
-    await store.load(key, create=True, messages=0)
+    await make(store, key)
     asked = Message("q", "user", UNDERRATED, time.time())
-    await store.append(key, (asked, Message("a", "assistant", "Yes.", time.time())))
+    await add(store, key, (asked, Message("a", "assistant", "Yes.", time.time())))
     await store.close()
 
 

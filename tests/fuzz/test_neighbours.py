@@ -14,6 +14,7 @@ from gateway.ports.routes import Endpoint
 from gateway.stores import MemoryStore
 from tests.fuzz.inputs import CONVERSATION, json_values
 from tests.neighbours.desk import said
+from tests.stores.rig import add
 
 ADA = Principal("acme", "key", "default", "email:ada@example.com")
 MAPPED = {"acme": {"known": "support"}}
@@ -67,7 +68,7 @@ def store_of(dialect: str) -> MemoryStore:
 
 async def _fill(store: MemoryStore, key: ConversationKey, owner: str | None) -> None:
     await store.create(key, owner=owner, subject=None)
-    await store.append(key, said(1))
+    await add(store, key, said(1))
 
 
 def made(store: MemoryStore) -> tuple[Endpoint, ...]:

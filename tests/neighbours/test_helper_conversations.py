@@ -19,6 +19,7 @@ from gateway.neighbours.helper_conversations import (
     random_slug,
 )
 from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
+from tests.stores.rig import add
 
 ADA: Final = Principal("acme", "session-token", "support", "email:ada@example.com")
 EVE: Final = Principal("acme", "session-token", "support", "email:eve@example.com")
@@ -44,7 +45,7 @@ class Helper(Desk):
         key = ConversationKey(owner.tenant, "helper", slug)
         await self.store.create(key, owner=owner.identity, subject=subject)
         for number in range(turns):
-            await self.store.append(key, said(number, at=self.now))
+            await add(self.store, key, said(number, at=self.now))
         return key
 
     async def count_unread(self, principal: Principal = ADA) -> object:
@@ -61,7 +62,7 @@ class TestStart:
         reply = await ask(helper.start, ADA, {"isPrompt": False, "subject": "Shipping"})
         assert told(reply) == {"conversationSlug": "slug1"}
         key = ConversationKey("acme", "helper", "slug1")
-        made = await helper.store.load(key, create=False, messages=1)
+        made = await helper.store.load(key, messages=1)
         assert (made.owner, made.subject) == (ADA.identity, "Shipping")
 
     @pytest.mark.parametrize("body", [{}, {"subject": None}, {"isPrompt": "?"}])
@@ -96,7 +97,8 @@ class TestShow:
     ) -> None:
         key = await helper.begin("s", subject="Größe")
         at = NOW + 10
-        await helper.store.append(
+        await add(
+            helper.store,
             key,
             [
                 Message("q1", "user", "Hi 😀", NOW),
@@ -137,7 +139,7 @@ class TestShow:
 
     async def test_one_with_long_messages_is_cut_sooner(self, helper: Helper) -> None:
         key = await helper.begin("s")
-        await helper.store.append(key, long(20))
+        await add(helper.store, key, long(20))
         messages = told(await ask(helper.show, ADA, slug="s"))["messages"]
         assert isinstance(messages, list)
         assert [len(messages), messages[0]["id"]] == [10, "m10"]
@@ -163,7 +165,7 @@ class TestShow:
     async def test_what_came_after_it_was_shown_is_unread(self, helper: Helper) -> None:
         key = await helper.begin("s", turns=1)
         await ask(helper.show, ADA, slug="s")
-        await helper.store.append(key, said(2))
+        await add(helper.store, key, said(2))
         assert await helper.count_unread() == 1
 
 
@@ -226,7 +228,7 @@ class TestList:
     async def test_it_has_every_member_that_the_client_reads(self, helper: Helper) -> None:
         helper.now = NOW - 1
         key = await helper.begin("s1", subject="Shipping")
-        await helper.store.append(key, said(1, at=NOW + 5, text="x" * PREVIEW_CHARACTERS))
+        await add(helper.store, key, said(1, at=NOW + 5, text="x" * PREVIEW_CHARACTERS))
         helper.now = NOW - 2
         await helper.begin("s2")
         assert told(await ask(helper.list, ADA)) == {

@@ -15,6 +15,7 @@ from gateway.neighbours.hyperleap import (
 )
 from gateway.stores.memory import MemoryStore
 from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
+from tests.stores.rig import add, make
 
 ACME: Final = Principal("acme", "site", "default")
 FREE: Final = Principal("free", "site", "default")
@@ -78,14 +79,14 @@ class Hyperleap(Desk):
 
     async def terms(self) -> Terms:
         key = ConversationKey("acme", "hyperleap", "id-1")
-        return (await self.store.load(key, create=False, messages=0)).terms
+        return (await self.store.load(key, messages=0)).terms
 
     async def begin(self, name: str, *, turns: int = 0, tenant: str = "acme") -> None:
         self.now += 1
         key = ConversationKey(tenant, "hyperleap", name)
-        await self.store.load(key, create=True, messages=0)
+        await make(self.store, key)
         for number in range(turns):
-            await self.store.append(key, said(number + 1))
+            await add(self.store, key, said(number + 1))
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ class TestShow:
 
     async def test_one_with_long_messages_is_cut_sooner(self, hyperleap: Hyperleap) -> None:
         await hyperleap.begin("c")
-        await hyperleap.store.append(ConversationKey("acme", "hyperleap", "c"), long(20))
+        await add(hyperleap.store, ConversationKey("acme", "hyperleap", "c"), long(20))
         shown = told(await ask(hyperleap.show, ACME, id="c"))
         (listed,) = entries(told(await ask(hyperleap.list, ACME)))
         assert isinstance(shown["chatMessages"], list)

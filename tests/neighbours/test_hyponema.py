@@ -7,6 +7,7 @@ from gateway.errors import BadRequest, HttpError, NotFound
 from gateway.messages import ConversationKey, Principal, Terms
 from gateway.neighbours.hyponema import HyponemaEnd, HyponemaSession, HyponemaStart
 from tests.neighbours.desk import NOW, Desk, ask, said, told
+from tests.stores.rig import add, make
 
 ACME: Final = Principal("acme", "site", "default")
 FREE: Final = Principal("free", "site", "default")
@@ -32,7 +33,7 @@ class Hyponema(Desk):
 
     async def terms(self, tenant: str = "acme") -> Terms:
         key = ConversationKey(tenant, "hyponema", "session-1")
-        return (await self.store.load(key, create=False, messages=0)).terms
+        return (await self.store.load(key, messages=0)).terms
 
     async def status(self, session: str = "session-1") -> object:
         return told(await ask(self.show, ACME, id=session))["status"]
@@ -133,7 +134,7 @@ class TestLife:
     async def test_the_first_exchange_makes_it_run(self, hyponema: Hyponema) -> None:
         await hyponema.begin()
         key = ConversationKey("acme", "hyponema", "session-1")
-        await hyponema.store.append(key, said(1))
+        await add(hyponema.store, key, said(1))
         assert told(await ask(hyponema.show, ACME, id="session-1")) == {
             "id": "session-1",
             "status": "in_progress",
@@ -145,8 +146,8 @@ class TestLife:
         self, hyponema: Hyponema
     ) -> None:
         key = ConversationKey("acme", "hyponema", "mine")
-        await hyponema.store.load(key, create=True, messages=0)
-        await hyponema.store.append(key, said(1))
+        await make(hyponema.store, key)
+        await add(hyponema.store, key, said(1))
         assert await hyponema.status("mine") == "in_progress"
         assert told(await ask(hyponema.end, ACME, {}, id="mine"))["status"] == "completed"
 

@@ -4,21 +4,22 @@ from gateway.errors import NotFound
 from gateway.messages import ConversationKey, Message
 from gateway.neighbours.thread import newest
 from gateway.stores.memory import MemoryStore
+from tests.stores.rig import add, make
 
 KEY = ConversationKey("acme", "helper", "c")
 
 
 async def shown(store: MemoryStore, *, messages: int = 1000, characters: int = 10_000) -> list[str]:
-    conversation = await store.load(KEY, create=False, messages=0)
+    conversation = await store.load(KEY, messages=0)
     found = await newest(store, conversation, messages=messages, characters=characters)
     return [message.id for message in found]
 
 
 async def filled(count: int, text: str = "x" * 10, *, room: int = 10**6) -> MemoryStore:
     store = MemoryStore(max_characters=room)
-    await store.load(KEY, create=True, messages=0)
+    await make(store, KEY)
     for number in range(count):
-        await store.append(KEY, [Message(str(number), "user", text, 1.0)])
+        await add(store, KEY, [Message(str(number), "user", text, 1.0)])
     return store
 
 
@@ -45,7 +46,7 @@ async def test_what_the_store_forgot_is_not_there_and_nothing_twice() -> None:
 
 async def test_a_conversation_that_is_deleted_meanwhile_is_not_found() -> None:
     store = await filled(3)
-    conversation = await store.load(KEY, create=False, messages=0)
+    conversation = await store.load(KEY, messages=0)
     await store.delete(KEY)
     with pytest.raises(NotFound):
         await newest(store, conversation, messages=10, characters=10)

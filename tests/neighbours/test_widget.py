@@ -14,6 +14,7 @@ from gateway.neighbours.widget import (
     WidgetThread,
 )
 from tests.neighbours.desk import NOW, Desk, ask, long, said, told
+from tests.stores.rig import add, make
 
 ACME: Final = Principal("acme", "admin-key", "default")
 GLOBEX: Final = Principal("globex", "admin-key", "default")
@@ -32,9 +33,9 @@ class Widget(Desk):
         """The conversation's public id."""
         self.now += 1
         key = ConversationKey(tenant, "widget", session)
-        made = await self.store.load(key, create=True, messages=0)
+        made = await make(self.store, key)
         for number in range(turns):
-            await self.store.append(key, said(number, at=self.now))
+            await add(self.store, key, said(number, at=self.now))
         return made.public_id
 
 
@@ -96,7 +97,7 @@ async def test_a_list_is_the_vendors(widget: Widget) -> None:
 async def test_a_last_message_is_cut(widget: Widget) -> None:
     await widget.begin("s")
     key = ConversationKey("acme", "widget", "s")
-    await widget.store.append(key, [Message("m", "user", "😀" * 501, NOW)])
+    await add(widget.store, key, [Message("m", "user", "😀" * 501, NOW)])
     listed = told(await ask(widget.list, ACME))["conversations"]
     assert isinstance(listed, list)
     assert listed[0]["lastMessage"] == "😀" * PREVIEW_CHARACTERS
@@ -152,7 +153,7 @@ async def test_a_long_thread_is_cut_to_its_newest_messages(widget: Widget) -> No
 
 async def test_a_thread_with_long_messages_is_cut_sooner(widget: Widget) -> None:
     public_id = await widget.begin("s")
-    await widget.store.append(ConversationKey("acme", "widget", "s"), long(20))
+    await add(widget.store, ConversationKey("acme", "widget", "s"), long(20))
     messages = told(await ask(widget.thread, ACME, id=public_id))["messages"]
     assert isinstance(messages, list)
     assert (len(messages), messages[0]["_id"]) == (10, "m10")

@@ -13,6 +13,7 @@ import apsw
 from gateway.errors import GatewayError
 from gateway.messages import ConversationKey
 from gateway.stores import SqliteStore
+from tests.stores.rig import add, make
 from tests.stores.samples import KEY, exchange
 
 
@@ -33,9 +34,9 @@ def append(path: str, conversation: str, count: str) -> None:
         store = SqliteStore(path, retention_days=90)
         await store.open()
         key = ConversationKey("acme", "widget", conversation)
-        await store.load(key, create=True, messages=0)
+        await make(store, key)
         for number in range(int(count)):
-            await store.append(key, exchange(number, "x" * 500))
+            await add(store, key, exchange(number, "x" * 500))
             print(number, flush=True)
         await store.close()
 
@@ -48,10 +49,10 @@ def leave(path: str) -> None:
     async def run() -> None:
         store = SqliteStore(path, retention_days=90)
         await store.open()
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
+        await make(store)
+        await add(store, KEY, exchange(1))
         print("appended", flush=True)
-        asyncio.create_task(store.append(KEY, exchange(2)))  # noqa: RUF006 - left behind
+        asyncio.create_task(add(store, KEY, exchange(2)))  # noqa: RUF006 - left behind
         await asyncio.sleep(0)
 
     asyncio.run(run())
@@ -63,13 +64,13 @@ def fail_to_write(path: str) -> None:
     async def run() -> None:
         store = SqliteStore(path, retention_days=90)
         await store.open()
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
+        await make(store)
+        await add(store, KEY, exchange(1))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         size = Path(f"{path}-wal").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, hard))
         print(await _outcome(store, 2, "x" * 100_000), flush=True)
-        print(len((await store.load(KEY, create=False, messages=100)).messages), flush=True)
+        print(len((await store.load(KEY, messages=100)).messages), flush=True)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         print(await _outcome(store, 3, "x" * 100_000), flush=True)
         await store.close()
@@ -79,7 +80,7 @@ def fail_to_write(path: str) -> None:
 
 async def _outcome(store: SqliteStore, number: int, text: str) -> str:
     try:
-        await store.append(KEY, exchange(number, text))
+        await add(store, KEY, exchange(number, text))
     except GatewayError as error:
         return error.kind
     return "appended"

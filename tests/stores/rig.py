@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import apsw
 
-from gateway.messages import ConversationKey, Leased, Once, Recorded
+from gateway.errors import Conflict, ConversationBusy, GatewayError
+from gateway.messages import Conversation, ConversationKey, Leased, Message, Once, Recorded
 from gateway.ports.conversations import ConversationStore
 from gateway.stores import SqliteStore
 from tests.stores.samples import KEY, ids
@@ -66,7 +67,7 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
 
 
 async def history(store: ConversationStore, key: ConversationKey = KEY) -> list[str]:
-    return ids((await store.load(key, create=False, messages=100_000)).messages)
+    return ids((await store.load(key, messages=100_000)).messages)
 
 
 def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
@@ -99,3 +100,26 @@ async def begun(
     turn = await begin(store, key, identity=identity, create=create, once=once)
     assert isinstance(turn, Leased)
     return turn
+
+
+async def make(store: ConversationStore, key: ConversationKey = KEY) -> Conversation:
+    with contextlib.suppress(Conflict):
+        await store.create(key, owner=None, subject=None)
+    return await store.load(key, messages=100)
+
+
+async def add(store: ConversationStore, key: ConversationKey, messages: Sequence[Message]) -> None:
+    """A turn that leaves the messages, after whatever turn is running."""
+    owner = (await store.load(key, messages=0)).owner
+    while True:
+        try:
+            turn = await begun(store, key, identity=owner, create=False)
+            break
+        except ConversationBusy:
+            await asyncio.sleep(0.001)
+    try:
+        await store.commit(turn.lease, messages)
+    except GatewayError:
+        with contextlib.suppress(GatewayError):
+            await store.release(turn.lease)
+        raise

@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import Conflict, NotFound
 from gateway.messages import ConversationKey, Message, MessageStatus, Role
 from gateway.ports.conversations import ConversationStore
+from tests.stores.rig import add, begin, begun, make
 from tests.stores.samples import KEY, OTHER, exchange, expected_ids, ids
 
 TEXTS = {
@@ -26,34 +27,33 @@ TEXTS = {
 class TestContract:
     async def test_an_unknown_conversation_is_not_found(self, store: ConversationStore) -> None:
         with pytest.raises(NotFound):
-            await store.load(KEY, create=False, messages=10)
+            await store.load(KEY, messages=10)
         with pytest.raises(NotFound):
-            await store.append(KEY, exchange(1))
+            await begin(store, create=False)
         with pytest.raises(NotFound):
-            await store.load(KEY, create=False, messages=10)
+            await store.load(KEY, messages=10)
 
-    async def test_loading_can_make_a_conversation(self, store: ConversationStore) -> None:
-        made = await store.load(KEY, create=True, messages=10)
+    async def test_a_conversation_begins_empty(self, store: ConversationStore) -> None:
+        made = await store.create(KEY, owner=None, subject=None)
         assert (made.key, made.owner, made.subject, made.messages) == (KEY, None, None, ())
-        assert made.created_at == 5000.25
-        assert await store.load(KEY, create=True, messages=10) == made
-        assert await store.load(KEY, create=False, messages=10) == made
+        assert made.created_at == made.updated_at == 5000.25
+        assert await store.load(KEY, messages=10) == made
 
     async def test_a_conversation_keeps_its_owner_and_subject(
         self, store: ConversationStore
     ) -> None:
         made = await store.create(KEY, owner="a@example.com", subject="Wo ist mein Paket?")
         assert (made.owner, made.subject) == ("a@example.com", "Wo ist mein Paket?")
-        assert await store.load(KEY, create=True, messages=10) == made
+        assert await store.load(KEY, messages=10) == made
 
     async def test_a_taken_key_conflicts_and_stays_as_it_was(
         self, store: ConversationStore
     ) -> None:
         made = await store.create(KEY, owner="first", subject=None)
-        await store.append(KEY, exchange(1))
+        await add(store, KEY, exchange(1))
         with pytest.raises(Conflict):
             await store.create(KEY, owner="second", subject="mine now")
-        found = await store.load(KEY, create=False, messages=10)
+        found = await store.load(KEY, messages=10)
         assert replace(found, messages=(), length=0) == made
         assert ids(found.messages) == ["q1", "a1"]
 
@@ -71,8 +71,8 @@ class TestContract:
     async def test_text_comes_back_as_it_went_in(self, store: ConversationStore, text: str) -> None:
         sent = Message("m1", "assistant", text, 1763.125, "partial")
         await store.create(KEY, owner=text[:100], subject=text[:100])
-        await store.append(KEY, [sent])
-        found = await store.load(KEY, create=False, messages=1)
+        await add(store, KEY, [sent])
+        found = await store.load(KEY, messages=1)
         assert found.messages == (sent,)
         assert (found.owner, found.subject) == (text[:100], text[:100])
 
@@ -81,54 +81,46 @@ class TestContract:
             Message(f"{role} {status}", role, "text", 1.0, status)
             for role, status in itertools.product(get_args(Role), get_args(MessageStatus))
         )
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, sent)
-        assert (await store.load(KEY, create=False, messages=100)).messages == sent
+        await make(store)
+        await add(store, KEY, sent)
+        assert (await store.load(KEY, messages=100)).messages == sent
 
     async def test_ids_of_any_characters_are_told_apart(self, store: ConversationStore) -> None:
         names = ["a", "A", "a ", "ä", "a\u0308", "a%", "a_", "a\x00b", "a'b", "1", "01", "x" * 5000]
         for number, name in enumerate(names):
             key = ConversationKey("acme", "widget", name)
             await store.create(key, owner=None, subject=None)
-            await store.append(key, exchange(number))
+            await add(store, key, exchange(number))
         for number, name in enumerate(names):
             key = ConversationKey("acme", "widget", name)
-            found = await store.load(key, create=False, messages=100)
+            found = await store.load(key, messages=100)
             assert ids(found.messages) == [f"q{number}", f"a{number}"]
 
     async def test_the_newest_messages_come_oldest_first(self, store: ConversationStore) -> None:
-        await store.load(KEY, create=True, messages=0)
+        await make(store)
         for number in range(50):
-            await store.append(KEY, exchange(number))
+            await add(store, KEY, exchange(number))
         everything = expected_ids(range(50))
         for count in (1, 2, 7, 99, 100, 101, 10_000):
-            found = await store.load(KEY, create=False, messages=count)
+            found = await store.load(KEY, messages=count)
             assert ids(found.messages) == everything[-count:]
 
     @pytest.mark.parametrize("count", [0, -1])
     async def test_no_messages_asked_for_are_none(
         self, store: ConversationStore, count: int
     ) -> None:
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
-        assert (await store.load(KEY, create=True, messages=count)).messages == ()
+        await make(store)
+        await add(store, KEY, exchange(1))
+        assert (await store.load(KEY, messages=count)).messages == ()
 
     async def test_a_repeated_message_id_is_a_message_of_its_own(
         self, store: ConversationStore
     ) -> None:
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
-        await store.append(KEY, exchange(1))
-        found = await store.load(KEY, create=False, messages=10)
+        await make(store)
+        await add(store, KEY, exchange(1))
+        await add(store, KEY, exchange(1))
+        found = await store.load(KEY, messages=10)
         assert ids(found.messages) == ["q1", "a1", "q1", "a1"]
-
-    async def test_nothing_appended_changes_nothing(self, store: ConversationStore) -> None:
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
-        await store.append(KEY, [])
-        assert len((await store.load(KEY, create=False, messages=10)).messages) == 2
-        with pytest.raises(NotFound):
-            await store.append(OTHER, [])
 
     @pytest.mark.parametrize(
         "foreign",
@@ -141,25 +133,17 @@ class TestContract:
     async def test_a_foreign_conversation_is_an_unknown_one(
         self, store: ConversationStore, foreign: ConversationKey
     ) -> None:
-        mine = await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
+        mine = await make(store)
+        await add(store, KEY, exchange(1))
         with pytest.raises(NotFound):
-            await store.load(foreign, create=False, messages=10)
+            await store.load(foreign, messages=10)
         with pytest.raises(NotFound):
-            await store.append(foreign, exchange(2))
-        theirs = await store.load(foreign, create=True, messages=10)
+            await begin(store, foreign, create=False)
+        theirs = await make(store, foreign)
         assert theirs.messages == ()
         assert theirs.public_id != mine.public_id
-        await store.append(foreign, exchange(3))
-        assert ids((await store.load(KEY, create=False, messages=10)).messages) == ["q1", "a1"]
-
-    async def test_loads_of_a_new_key_at_once_make_one_conversation(
-        self, store: ConversationStore
-    ) -> None:
-        found = await asyncio.gather(
-            *(store.load(KEY, create=True, messages=10) for _ in range(50))
-        )
-        assert len({entry.public_id for entry in found}) == 1
+        await add(store, foreign, exchange(3))
+        assert ids((await store.load(KEY, messages=10)).messages) == ["q1", "a1"]
 
     async def test_of_creations_at_once_one_succeeds(self, store: ConversationStore) -> None:
         results = await asyncio.gather(
@@ -169,21 +153,21 @@ class TestContract:
         made = [result for result in results if not isinstance(result, BaseException)]
         assert len(made) == 1
         assert sum(isinstance(result, Conflict) for result in results) == 19
-        assert await store.load(KEY, create=False, messages=1) == made[0]
+        assert await store.load(KEY, messages=1) == made[0]
 
     async def test_fifty_writers_lose_and_mix_nothing(self, store: ConversationStore) -> None:
         keys = [ConversationKey("acme", "widget", f"c{n}") for n in range(10)]
         for key in keys:
-            await store.load(key, create=True, messages=0)
+            await make(store, key)
 
         async def write(writer: int) -> None:
             for turn in range(20):
-                await store.append(keys[writer % 10], exchange(writer * 100 + turn))
-                await store.load(keys[writer % 7], create=False, messages=5)
+                await add(store, keys[writer % 10], exchange(writer * 100 + turn))
+                await store.load(keys[writer % 7], messages=5)
 
         await asyncio.gather(*(write(writer) for writer in range(50)))
         for place, key in enumerate(keys):
-            found = ids((await store.load(key, create=False, messages=1000)).messages)
+            found = ids((await store.load(key, messages=1000)).messages)
             questions, answers = found[::2], found[1::2]
             assert [id_[1:] for id_ in questions] == [id_[1:] for id_ in answers]
             for writer in range(place, 50, 10):
@@ -193,24 +177,24 @@ class TestContract:
     async def test_a_call_cancelled_anywhere_happens_wholly_or_not_at_all(
         self, store: ConversationStore
     ) -> None:
-        await store.load(OTHER, create=True, messages=0)
+        await make(store, OTHER)
         for steps in range(40):
             key = ConversationKey("acme", "widget", f"cancelled after {steps}")
-            calls = asyncio.create_task(_load_and_append(store, key))
-            neighbour = asyncio.create_task(store.append(OTHER, exchange(steps)))
+            calls = asyncio.create_task(_turn(store, key))
+            neighbour = asyncio.create_task(add(store, OTHER, exchange(steps)))
             for _ in range(steps):
                 await asyncio.sleep(0)
             calls.cancel()
             await asyncio.wait([calls])
             await neighbour
-            found = await store.load(key, create=True, messages=10)
+            found = await make(store, key)
             assert ids(found.messages) in ([], ["q1", "a1"])
-            theirs = await store.load(OTHER, create=False, messages=2)
+            theirs = await store.load(OTHER, messages=2)
             assert ids(theirs.messages) == [f"q{steps}", f"a{steps}"]
-        whole = await store.load(OTHER, create=False, messages=1000)
+        whole = await store.load(OTHER, messages=1000)
         assert ids(whole.messages) == expected_ids(range(40))
 
 
-async def _load_and_append(store: ConversationStore, key: ConversationKey) -> None:
-    await store.load(key, create=True, messages=10)
-    await store.append(key, exchange(1))
+async def _turn(store: ConversationStore, key: ConversationKey) -> None:
+    turn = await begun(store, key)
+    await store.commit(turn.lease, exchange(1))

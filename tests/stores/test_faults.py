@@ -11,41 +11,43 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.messages import ConversationKey
 from gateway.stores import SqliteStore
-from tests.stores.rig import history, opened, say, sql
+from tests.stores.rig import add, begun, history, make, opened, say, sql
 from tests.stores.samples import KEY, exchange, expected_ids
 
 
 class TestDisk:
     async def test_a_full_disk_fails_the_write_and_is_got_over(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            await store.append(KEY, exchange(1))
+            await make(store)
+            await add(store, KEY, exchange(1))
             assert store._writer is not None
             pages = await store._writer.call(lambda c: int(c.pragma("page_count")))
             await store._writer.call(lambda c: int(c.pragma("max_page_count", pages + 2)))
             with pytest.raises(StoreUnavailable, match="no space"):
-                await store.append(KEY, exchange(2, "x" * 100_000))
-            await store.append(KEY, exchange(3))
+                await add(store, KEY, exchange(2, "x" * 100_000))
+            await add(store, KEY, exchange(3))
             await store._writer.call(lambda c: int(c.pragma("max_page_count", 1_000_000)))
-            await store.append(KEY, exchange(4, "x" * 100_000))
+            await add(store, KEY, exchange(4, "x" * 100_000))
             assert await history(store) == ["q1", "a1", "q3", "a3", "q4", "a4"]
         assert sql(path, "PRAGMA integrity_check") == [("ok",)]
 
     async def test_a_full_disk_spares_the_writes_that_fit(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            keys = [ConversationKey("acme", "widget", f"c{number}") for number in range(3)]
+            leases = [(await begun(store, key)).lease for key in keys]
             assert store._writer is not None
             pages = await store._writer.call(lambda c: int(c.pragma("page_count")))
             await store._writer.call(lambda c: int(c.pragma("max_page_count", pages + 2)))
             results = await asyncio.gather(
-                store.append(KEY, exchange(1)),
-                store.append(KEY, exchange(2, "x" * 100_000)),
-                store.append(KEY, exchange(3)),
+                store.commit(leases[0], exchange(1)),
+                store.commit(leases[1], exchange(2, "x" * 100_000)),
+                store.commit(leases[2], exchange(3)),
                 return_exceptions=True,
             )
             kinds = [type(result) for result in results]
             assert kinds == [type(None), StoreUnavailable, type(None)]
-            assert await history(store) == ["q1", "a1", "q3", "a3"]
+            found = [await history(store, key) for key in keys]
+            assert found == [["q1", "a1"], [], ["q3", "a3"]]
 
     async def test_a_disk_that_fails_is_got_over(self, path: Path) -> None:
         assert await say("fail_to_write", path) == ["store_unavailable", "2", "appended"]
@@ -58,8 +60,8 @@ class TestDisk:
         self, path: Path, error: type[apsw.Error]
     ) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            await store.append(KEY, exchange(1))
+            await make(store)
+            await add(store, KEY, exchange(1))
             for worker in (store._writer, store._reader):
                 assert worker is not None
                 seen: list[apsw.Connection] = []
@@ -72,38 +74,38 @@ class TestDisk:
                     await worker.call(fail)
                 await worker.call(seen.append)
                 assert seen[0] is not seen[1]
-            await store.append(KEY, exchange(2))
+            await add(store, KEY, exchange(2))
             assert await history(store) == expected_ids(range(1, 3))
 
     async def test_what_was_moved_away_is_neither_written_to_nor_made_anew(
         self, path: Path
     ) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            await store.append(KEY, exchange(1))
+            await make(store)
+            await add(store, KEY, exchange(1))
             away = path.with_name("away")
             path.rename(away)
             with pytest.raises(StoreUnavailable, match="cannot be opened"):
-                await store.append(KEY, exchange(2))
+                await add(store, KEY, exchange(2))
             with pytest.raises(StoreUnavailable, match="cannot be opened"):
-                await store.load(KEY, create=False, messages=1)
+                await store.load(KEY, messages=1)
             away.rename(path)
-            await store.append(KEY, exchange(2))
+            await add(store, KEY, exchange(2))
             assert await history(store) == expected_ids(range(1, 3))
 
     async def test_a_file_that_took_the_place_of_a_deleted_one_is_used_and_keeps_its_log(
         self, path: Path
     ) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             for file in path.parent.glob(f"{path.name}*"):
                 file.unlink()
             async with opened(path) as other:
-                await other.load(KEY, create=True, messages=0)
-                await other.append(KEY, exchange(1))
+                await make(other)
+                await add(other, KEY, exchange(1))
                 assert await history(store) == expected_ids(range(1, 2))
-                await store.append(KEY, exchange(2))
-                await other.append(KEY, exchange(3))
+                await add(store, KEY, exchange(2))
+                await add(other, KEY, exchange(3))
             assert await history(store) == expected_ids(range(1, 4))
         async with opened(path) as store:
             assert await history(store) == expected_ids(range(1, 4))
@@ -115,8 +117,8 @@ class TestRefusals:
         async with opened(path) as store:
             for number in range(20):
                 key = ConversationKey("acme", "widget", f"c{number}")
-                await store.load(key, create=True, messages=0)
-                await store.append(key, exchange(number, "x" * 2000))
+                await make(store, key)
+                await add(store, key, exchange(number, "x" * 2000))
         return path
 
     async def refused(self, path: Path) -> str:
@@ -185,7 +187,7 @@ class TestRefusals:
     async def test_a_read_only_file(self, public: Path) -> None:
         path = public / "gateway.db"
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
         path.chmod(0o444)
         before = path.read_bytes()
         assert await say("open_as_nobody", path) == [f"store_unavailable: {path} is read-only"]
@@ -199,4 +201,4 @@ class TestRefusals:
     async def test_an_empty_file_is_used(self, path: Path) -> None:
         path.touch()
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)

@@ -15,7 +15,7 @@ from gateway.messages import (
     Terms,
 )
 from gateway.ports.conversations import ConversationStore
-from tests.stores.rig import opened
+from tests.stores.rig import add, make, opened
 from tests.stores.samples import KEY, OTHER, Clock, exchange, expected_ids, ids
 
 DAY = 86_400.0
@@ -62,10 +62,10 @@ class TestTerms:
     ) -> None:
         made = await store.create(KEY, owner=None, subject=None, terms=TERMS)
         assert made.terms == TERMS
-        assert await store.load(KEY, create=True, messages=10) == made
-        await store.append(KEY, exchange(1))
-        assert (await store.load(KEY, create=False, messages=10)).terms == TERMS
-        assert (await store.load(OTHER, create=True, messages=10)).terms == NO_TERMS
+        assert await make(store) == made
+        await add(store, KEY, exchange(1))
+        assert (await store.load(KEY, messages=10)).terms == TERMS
+        assert (await make(store, OTHER)).terms == NO_TERMS
 
     @pytest.mark.parametrize(
         ("status", "expires_at", "shown"),
@@ -92,7 +92,7 @@ class TestChanges:
         assert (named.subject, named.status) == ("second", "open")
         ended = await store.update(KEY, status="failed")
         assert (ended.subject, ended.status) == ("second", "failed")
-        assert await store.load(KEY, create=False, messages=5) == ended
+        assert await store.load(KEY, messages=5) == ended
 
     async def test_an_ended_conversation_keeps_its_status(self, store: ConversationStore) -> None:
         await store.create(KEY, owner=None, subject=None)
@@ -104,14 +104,14 @@ class TestChanges:
         self, store: ConversationStore
     ) -> None:
         async def state() -> tuple[int, int]:
-            found = await store.load(KEY, create=False, messages=0)
+            found = await store.load(KEY, messages=0)
             return found.length, found.read
 
-        await store.load(KEY, create=True, messages=0)
-        await store.append(KEY, exchange(1))
+        await make(store)
+        await add(store, KEY, exchange(1))
         assert await state() == (2, 0)
         await store.mark_read(KEY, 2)
-        await store.append(KEY, exchange(2))
+        await add(store, KEY, exchange(2))
         assert await state() == (4, 2)
         await store.mark_read(KEY, 1)
         assert await state() == (4, 2)
@@ -122,14 +122,14 @@ class TestChanges:
         self, store: ConversationStore
     ) -> None:
         for each in (KEY, OTHER):
-            await store.load(each, create=True, messages=0)
-            await store.append(each, exchange(1))
+            await make(store, each)
+            await add(store, each, exchange(1))
         await store.delete(KEY)
         with pytest.raises(NotFound):
-            await store.load(KEY, create=False, messages=1)
-        again = await store.load(KEY, create=True, messages=10)
+            await store.load(KEY, messages=1)
+        again = await make(store)
         assert (again.messages, again.length) == ((), 0)
-        assert len((await store.load(OTHER, create=False, messages=10)).messages) == 2
+        assert len((await store.load(OTHER, messages=10)).messages) == 2
 
     async def test_reading_and_renaming_are_no_writing(
         self, store: ConversationStore, clock: Clock
@@ -157,7 +157,7 @@ class TestChanges:
         ):
             with pytest.raises(NotFound):
                 await change
-        assert await store.load(key("c"), create=False, messages=1) == mine
+        assert await store.load(key("c"), messages=1) == mine
 
 
 class TestRecent:
@@ -166,7 +166,7 @@ class TestRecent:
     ) -> None:
         await start(store, clock, 4)
         clock.now += 1
-        await store.append(key(1), exchange(1))
+        await add(store, key(1), exchange(1))
         page = await recent(store)
         assert (names(page), page.cursor) == (["1", "3", "2", "0"], None)
 
@@ -203,8 +203,8 @@ class TestRecent:
         await start(store, clock, 6)
         first = await recent(store, limit=2)
         clock.now += 1
-        await store.append(key(5), exchange(1))
-        await store.append(key(0), exchange(2))
+        await add(store, key(5), exchange(1))
+        await add(store, key(0), exchange(2))
         await store.create(key("new"), owner=ADA, subject=None)
         rest = await recent(store, cursor=first.cursor)
         assert (names(first), names(rest)) == (["5", "4"], ["3", "2", "1"])
@@ -214,12 +214,12 @@ class TestRecent:
     ) -> None:
         await start(store, clock, 3)
         for number in range(5):
-            await store.append(key(1), exchange(number))
+            await add(store, key(1), exchange(number))
         for count, expected in ((0, []), (-1, []), (1, ["a4"]), (3, ["a3", "q4", "a4"])):
             page = await recent(store, messages=count)
             said = {entry.key.id: ids(entry.messages) for entry in page.conversations}
             assert said == {"0": [], "1": expected, "2": []}
-        whole = await store.load(key(1), create=False, messages=1)
+        whole = await store.load(key(1), messages=1)
         assert whole in (await recent(store, messages=1)).conversations
 
     async def test_nobody_sees_what_is_anothers(self, store: ConversationStore) -> None:
@@ -240,7 +240,7 @@ class TestRecent:
     async def test_conversations_are_counted(self, store: ConversationStore, clock: Clock) -> None:
         await start(store, clock, 5)
         for number in (1, 3):
-            await store.append(key(number), exchange(number))
+            await add(store, key(number), exchange(number))
         await store.mark_read(key(3), 1)
         assert await store.count("acme", "helper", owner=ADA) == 5
         assert await store.count("acme", "helper", owner=ADA, unread=True) == 2
@@ -262,9 +262,9 @@ class TestFinding:
     async def test_a_public_id_finds_its_conversation(self, store: ConversationStore) -> None:
         made = await store.create(KEY, owner=None, subject="s", terms=TERMS)
         assert await store.find("acme", "widget", made.public_id, messages=5) == made
-        await store.append(KEY, exchange(1))
+        await add(store, KEY, exchange(1))
         found = await store.find("acme", "widget", made.public_id, messages=1)
-        assert found == await store.load(KEY, create=False, messages=1)
+        assert found == await store.load(KEY, messages=1)
         for tenant, dialect in (("globex", "widget"), ("acme", "helper")):
             with pytest.raises(NotFound):
                 await store.find(tenant, dialect, made.public_id, messages=1)
@@ -273,9 +273,9 @@ class TestFinding:
     async def test_a_history_comes_in_pages_from_its_beginning(
         self, store: ConversationStore, limit: int
     ) -> None:
-        await store.load(KEY, create=True, messages=0)
+        await make(store)
         for number in range(10):
-            await store.append(KEY, exchange(number))
+            await add(store, KEY, exchange(number))
         found: list[str] = []
         after: int | None = 0
         for _ in range(-(-20 // limit)):
@@ -286,7 +286,7 @@ class TestFinding:
         assert (found, after) == (expected_ids(range(10)), None)
 
     async def test_a_history_may_be_empty(self, store: ConversationStore) -> None:
-        await store.load(KEY, create=True, messages=0)
+        await make(store)
         page = await store.history(KEY, limit=5)
         assert (page.messages, page.after) == ((), None)
         with pytest.raises(NotFound):
@@ -305,7 +305,7 @@ class TestFinding:
         found = list(page.conversations)
         clock.now += 1
         for entry in page.conversations[:2]:
-            await store.append(entry.key, exchange(1))
+            await add(store, entry.key, exchange(1))
         while page.cursor is not None:
             page = await store.scan(limit=5, cursor=page.cursor)
             found += page.conversations
@@ -317,15 +317,15 @@ class TestRetention:
         self, store: ConversationStore, clock: Clock
     ) -> None:
         old = await store.create(key("old"), owner=ADA, subject="old")
-        await store.append(key("old"), exchange(1))
+        await add(store, key("old"), exchange(1))
         clock.now += 1
         await store.create(key("young"), owner=ADA, subject=None)
         clock.now += 90 * DAY - 0.5
         for use in (
-            store.load(key("old"), create=False, messages=1),
+            store.load(key("old"), messages=1),
             store.find("acme", "helper", old.public_id, messages=1),
             store.history(key("old"), limit=1),
-            store.append(key("old"), exchange(2)),
+            add(store, key("old"), exchange(2)),
             store.update(key("old"), status="failed"),
             store.mark_read(key("old"), 1),
             store.delete(key("old")),
@@ -341,15 +341,15 @@ class TestRetention:
         self, store: ConversationStore, clock: Clock, again: str
     ) -> None:
         old = await store.create(KEY, owner=ADA, subject="old", terms=TERMS)
-        await store.append(KEY, exchange(1))
+        await add(store, KEY, exchange(1))
         clock.now += 90 * DAY + 1
         if again == "load":
-            new = await store.load(KEY, create=True, messages=10)
+            new = await make(store)
         else:
             new = await store.create(KEY, owner=None, subject=None)
         assert new.public_id != old.public_id
         assert (new.owner, new.length, new.terms) == (None, 0, NO_TERMS)
-        assert await store.load(KEY, create=False, messages=10) == new
+        assert await store.load(KEY, messages=10) == new
 
 
 class TestAnEarlierFile:
@@ -358,7 +358,7 @@ class TestAnEarlierFile:
         shutil.copyfile(Path(__file__).parent / "files" / "schema_1.db", path)
         clock.now = BEGAN + 60
         async with opened(path, clock=clock) as store:
-            helper = await store.load(key("slug1"), create=False, messages=10)
+            helper = await store.load(key("slug1"), messages=10)
             assert (helper.owner, helper.subject, helper.public_id) == (
                 ADA,
                 "Shipping",
@@ -372,7 +372,7 @@ class TestAnEarlierFile:
                 Message("a1", "assistant", "On its", BEGAN + 1.5, "partial"),
             )
             assert (await recent(store, messages=10)).conversations == (helper,)
-            await store.append(key("slug1"), exchange(3))
+            await add(store, key("slug1"), exchange(3))
             assert await store.count("acme", "helper", owner=ADA, unread=True) == 1
             found = (await store.scan(limit=10)).conversations
             assert [entry.key.id for entry in found] == ["session-1", "empty", "slug1"]

@@ -3,6 +3,7 @@ import pytest
 from gateway.errors import NotFound
 from gateway.messages import ConversationKey, Message, Terms
 from gateway.stores import MemoryStore
+from tests.stores.rig import add
 from tests.stores.samples import KEY, OTHER, exchange, ids
 
 DAY = 86_400.0
@@ -16,7 +17,7 @@ async def known(store: MemoryStore, count: int) -> list[int]:
     found = []
     for number in range(count):
         try:
-            await store.load(key(number), create=False, messages=0)
+            await store.load(key(number), messages=0)
         except NotFound:
             continue
         found.append(number)
@@ -27,8 +28,8 @@ async def test_the_conversation_written_to_longest_ago_is_forgotten_first() -> N
     store = MemoryStore(max_conversations=3)
     for number in range(3):
         await store.create(key(number), owner=None, subject=None)
-    await store.append(key(0), exchange(1))
-    await store.load(key(1), create=True, messages=5)  # reading alone keeps nothing
+    await add(store, key(0), exchange(1))
+    await store.load(key(1), messages=5)  # reading alone keeps nothing
     await store.create(key(3), owner=None, subject=None)
     assert await known(store, 4) == [0, 2, 3]
 
@@ -37,9 +38,9 @@ async def test_text_over_the_bound_is_made_room_for() -> None:
     store = MemoryStore(max_characters=100)
     for number in range(3):
         await store.create(key(number), owner=None, subject=None)
-        await store.append(key(number), [Message("m", "user", "x" * 40, 1.0)])
+        await add(store, key(number), [Message("m", "user", "x" * 40, 1.0)])
     assert await known(store, 3) == [1, 2]
-    await store.append(key(1), [Message("m", "user", "x" * 20, 1.0)])
+    await add(store, key(1), [Message("m", "user", "x" * 20, 1.0)])
     assert await known(store, 3) == [1, 2]
 
 
@@ -47,16 +48,16 @@ async def test_one_conversation_over_the_bound_loses_its_oldest_messages() -> No
     store = MemoryStore(max_characters=100)
     await store.create(key(0), owner=None, subject=None)
     for number in range(10):
-        await store.append(key(0), [Message(f"m{number}", "user", "x" * 30, 1.0)])
-    found = await store.load(key(0), create=False, messages=100)
+        await add(store, key(0), [Message(f"m{number}", "user", "x" * 30, 1.0)])
+    found = await store.load(key(0), messages=100)
     assert ids(found.messages) == ["m7", "m8", "m9"]
 
 
 async def test_a_message_over_the_bound_is_not_kept() -> None:
     store = MemoryStore(max_characters=100)
     await store.create(key(0), owner=None, subject=None)
-    await store.append(key(0), [Message("m", "user", "x" * 101, 1.0)])
-    assert (await store.load(key(0), create=False, messages=100)).messages == ()
+    await add(store, key(0), [Message("m", "user", "x" * 101, 1.0)])
+    assert (await store.load(key(0), messages=100)).messages == ()
 
 
 async def test_what_nobody_wrote_to_expires() -> None:
@@ -65,14 +66,14 @@ async def test_what_nobody_wrote_to_expires() -> None:
     await store.create(KEY, owner=None, subject=None)
     await store.create(OTHER, owner=None, subject=None)
     now = 50 * DAY
-    await store.append(KEY, exchange(1))
+    await add(store, KEY, exchange(1))
     now = 91 * DAY
     with pytest.raises(NotFound):
-        await store.load(OTHER, create=False, messages=1)
-    assert ids((await store.load(KEY, create=False, messages=2)).messages) == ["q1", "a1"]
+        await store.load(OTHER, messages=1)
+    assert ids((await store.load(KEY, messages=2)).messages) == ["q1", "a1"]
     now = 141 * DAY
     with pytest.raises(NotFound):
-        await store.append(KEY, exchange(2))
+        await add(store, KEY, exchange(2))
 
 
 async def test_a_closed_store_has_forgotten_everything() -> None:
@@ -81,7 +82,7 @@ async def test_a_closed_store_has_forgotten_everything() -> None:
     await store.create(KEY, owner=None, subject=None)
     await store.close()
     with pytest.raises(NotFound):
-        await store.load(KEY, create=False, messages=1)
+        await store.load(KEY, messages=1)
 
 
 async def test_what_conversations_are_started_with_counts_as_text() -> None:
@@ -92,8 +93,8 @@ async def test_what_conversations_are_started_with_counts_as_text() -> None:
     assert await known(store, 3) == [1, 2]
     small = MemoryStore(max_characters=100)
     await small.create(key(0), owner=None, subject=None, terms=terms)
-    await small.append(key(0), exchange(1))
-    assert (await small.load(key(0), create=False, messages=9)).messages == ()
+    await add(small, key(0), exchange(1))
+    assert (await small.load(key(0), messages=9)).messages == ()
 
 
 async def test_what_is_forgotten_is_listed_no_more() -> None:

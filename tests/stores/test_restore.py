@@ -32,7 +32,7 @@ LIST = ("acme", "widget")
 
 async def test_a_conversation_comes_back_as_it_was(store: ConversationStore) -> None:
     await store.restore(WHOLE)
-    assert await store.load(KEY, create=False, messages=100) == WHOLE
+    assert await store.load(KEY, messages=100) == WHOLE
     assert await store.find(*LIST, PUBLIC, messages=100) == WHOLE
     assert (await store.history(KEY, limit=100)).messages == MESSAGES
     page = await store.recent(*LIST, owner=WHOLE.owner, limit=9, messages=100)
@@ -46,27 +46,27 @@ async def test_a_restored_conversation_goes_on(store: ConversationStore) -> None
     turn = await begun(store)
     assert turn.conversation.messages == MESSAGES
     await store.commit(turn.lease, exchange(3))
-    found = await store.load(KEY, create=False, messages=2)
+    found = await store.load(KEY, messages=2)
     assert (found.length, found.messages) == (6, tuple(exchange(3)))
 
 
 async def test_an_empty_conversation_can_be_restored(store: ConversationStore) -> None:
     empty = replace(WHOLE, messages=(), length=0, read=0)
     await store.restore(empty)
-    assert await store.load(KEY, create=False, messages=9) == empty
+    assert await store.load(KEY, messages=9) == empty
 
 
 async def test_what_is_there_is_not_restored_over(store: ConversationStore) -> None:
     mine = await store.create(KEY, owner=None, subject="mine")
     with pytest.raises(Conflict):
         await store.restore(WHOLE)
-    assert await store.load(KEY, create=False, messages=9) == mine
+    assert await store.load(KEY, messages=9) == mine
     with pytest.raises(Conflict):
         await store.restore(
             replace(WHOLE, key=ConversationKey("acme", "widget", "c9"), public_id=mine.public_id)
         )
     with pytest.raises(NotFound):
-        await store.load(ConversationKey("acme", "widget", "c9"), create=False, messages=9)
+        await store.load(ConversationKey("acme", "widget", "c9"), messages=9)
 
 
 async def test_the_restored_are_listed_by_their_time(
@@ -89,4 +89,4 @@ async def test_the_restored_are_listed_by_their_time(
 async def test_a_restored_conversation_is_its_tenants(store: ConversationStore) -> None:
     await store.restore(WHOLE)
     with pytest.raises(NotFound):
-        await store.load(OTHER, create=False, messages=1)
+        await store.load(OTHER, messages=1)

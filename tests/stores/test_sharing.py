@@ -9,17 +9,17 @@ from gateway.errors import NotFound, StoreUnavailable
 from gateway.messages import ConversationKey
 from gateway.stores import SqliteStore
 from gateway.stores.worker import WAIT_S
-from tests.stores.rig import history, line, locked, opened, say, sql, start
+from tests.stores.rig import add, history, line, locked, make, opened, say, sql, start
 from tests.stores.samples import KEY, OTHER, exchange, expected_ids
 
 
 class TestOtherProcesses:
     async def test_two_processes_share_one_file(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             process = await start("append", path, "theirs", 200)
             for number in range(200):
-                await store.append(KEY, exchange(number))
+                await add(store, KEY, exchange(number))
             said, _ = await process.communicate()
             assert process.returncode == 0
             assert said.split()[-1] == b"199"
@@ -31,10 +31,10 @@ class TestOtherProcesses:
         self, path: Path
     ) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             process = await start("append", path, KEY.id, 100)
             for number in range(1000, 1100):
-                await store.append(KEY, exchange(number))
+                await add(store, KEY, exchange(number))
             await process.communicate()
             found = await history(store)
         assert len(found) == 400
@@ -51,21 +51,21 @@ class TestOtherProcesses:
 
     async def test_a_lock_of_a_second_is_waited_for(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             async with locked(path, 1):
-                await store.append(KEY, exchange(1))
+                await add(store, KEY, exchange(1))
             assert await history(store) == expected_ids(range(1, 2))
 
     async def test_a_lock_of_five_seconds_is_given_up_on(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             async with locked(path, 5):
                 lags: list[float] = []
                 ticking = asyncio.create_task(_tick(lags))
                 began = time.perf_counter()
                 results = await asyncio.gather(
-                    *(store.append(KEY, exchange(n)) for n in range(20)),
-                    store.load(OTHER, create=True, messages=5),
+                    *(add(store, KEY, exchange(n)) for n in range(20)),
+                    make(store, OTHER),
                     return_exceptions=True,
                 )
                 took = time.perf_counter() - began
@@ -74,10 +74,10 @@ class TestOtherProcesses:
             assert [type(result) for result in results] == [StoreUnavailable] * 21
             assert WAIT_S * 0.9 < took < WAIT_S * 2
             assert max(lags) < 0.5
-            await store.append(KEY, exchange(50))
+            await add(store, KEY, exchange(50))
             assert await history(store) == ["q50", "a50"]
             with pytest.raises(NotFound):
-                await store.load(OTHER, create=False, messages=5)
+                await store.load(OTHER, messages=5)
 
     async def test_a_file_that_is_locked_at_start_is_refused_in_time(self, path: Path) -> None:
         sql(path, "PRAGMA journal_mode = DELETE")

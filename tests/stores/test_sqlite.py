@@ -13,7 +13,7 @@ from gateway.errors import NotFound, StoreUnavailable
 from gateway.messages import ConversationKey, Leased
 from gateway.stores import SqliteStore
 from gateway.stores.statements import COUNT, LOAD, RECENT, SCAN
-from tests.stores.rig import history, locked, opened, sql
+from tests.stores.rig import add, history, locked, make, opened, sql
 from tests.stores.samples import KEY, OTHER, exchange, expected_ids
 
 DAY = 86_400.0
@@ -32,44 +32,45 @@ class TestKeeping:
         async with opened(path) as store:
             await store.create(KEY, owner="a@example.com", subject="subject")
             for number in range(5):
-                await store.append(KEY, exchange(number))
-            before = await store.load(KEY, create=False, messages=100)
+                await add(store, KEY, exchange(number))
+            before = await store.load(KEY, messages=100)
         async with opened(path) as store:
-            assert await store.load(KEY, create=False, messages=100) == before
-            await store.append(KEY, exchange(5))
+            assert await store.load(KEY, messages=100) == before
+            await add(store, KEY, exchange(5))
             assert await history(store) == expected_ids(range(6))
 
     async def test_a_closed_store_is_one_file(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            await store.append(KEY, exchange(1))
+            await make(store)
+            await add(store, KEY, exchange(1))
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
     async def test_a_store_that_is_not_open_is_unavailable(self, path: Path) -> None:
         store = SqliteStore(path, retention_days=90)
         with pytest.raises(StoreUnavailable):
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
         await store.open()
         await store.close()
         await store.close()
         with pytest.raises(StoreUnavailable):
-            await store.append(KEY, exchange(1))
+            await add(store, KEY, exchange(1))
 
     async def test_closing_waits_for_what_is_pending(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            pending = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(100)]
+            keys = [ConversationKey("acme", "widget", str(number)) for number in range(100)]
+            pending = [asyncio.create_task(make(store, key)) for key in keys]
             await asyncio.sleep(0)
-        await asyncio.gather(*pending)
+        await asyncio.gather(*pending, return_exceptions=True)
         async with opened(path) as store:
-            assert await history(store) == expected_ids(range(100))
+            for key in keys:
+                await store.load(key, messages=0)
 
     async def test_a_store_can_be_opened_again(self, path: Path) -> None:
         store = SqliteStore(path, retention_days=None)
         for number in range(3):
             await store.open()
-            await store.load(KEY, create=True, messages=0)
-            await store.append(KEY, exchange(number))
+            await make(store)
+            await add(store, KEY, exchange(number))
             await store.close()
         async with opened(path) as again:
             assert await history(again) == expected_ids(range(3))
@@ -101,7 +102,7 @@ class TestKeeping:
         before = os.umask(0)
         try:
             async with opened(path) as store:
-                await store.load(KEY, create=True, messages=0)
+                await make(store)
                 modes = {
                     entry.relative_to(tmp_path).as_posix(): stat.S_IMODE(entry.stat().st_mode)
                     for entry in tmp_path.rglob("*")
@@ -122,8 +123,8 @@ class TestCost:
     async def long(self, path: Path) -> AsyncIterator[SqliteStore]:
         async with opened(path) as store:
             for key, count in ((KEY, 10_000), (OTHER, 10)):
-                await store.load(key, create=True, messages=0)
-                await store.append(key, [exchange(n)[0] for n in range(count)])
+                await make(store, key)
+                await add(store, key, [exchange(n)[0] for n in range(count)])
             yield store
 
     async def test_a_load_reads_by_index_alone(self, long: SqliteStore, path: Path) -> None:
@@ -167,7 +168,7 @@ class TestCost:
             times = []
             for _ in range(50):
                 began = time.perf_counter()
-                await long.load(key, create=False, messages=10)
+                await long.load(key, messages=10)
                 times.append(time.perf_counter() - began)
             return min(times)
 
@@ -177,7 +178,7 @@ class TestCost:
         self, long: SqliteStore, path: Path
     ) -> None:
         async with locked(path, 60):
-            found = await long.load(KEY, create=True, messages=10)
+            found = await long.load(KEY, messages=10)
         assert len(found.messages) == 10
 
     @pytest.mark.parametrize(("tasks", "each_s"), [(1, 0.003), (10, 0.0004), (5, 0.00005)])
@@ -194,11 +195,11 @@ class TestCost:
                 await asyncio.sleep(0)
 
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
             spinning = [asyncio.create_task(spin()) for _ in range(tasks)]
             for number in range(20):
-                await store.append(KEY, exchange(number))
-                await store.load(KEY, create=False, messages=10)
+                await add(store, KEY, exchange(number))
+                await store.load(KEY, messages=10)
             busy = False
             await asyncio.gather(*spinning)
             assert await history(store) == expected_ids(range(20))
@@ -208,16 +209,16 @@ class TestRetention:
     async def test_what_nobody_wrote_to_is_deleted_at_the_next_start(self, path: Path) -> None:
         async with opened(path, clock=lambda: 0.0) as store:
             for key in (KEY, OTHER):
-                await store.load(key, create=True, messages=0)
-                await store.append(key, exchange(1, f"a word to be found by {key.tenant}"))
+                await make(store, key)
+                await add(store, key, exchange(1, f"a word to be found by {key.tenant}"))
         async with opened(path, clock=lambda: 50 * DAY) as store:
-            await store.append(OTHER, exchange(2))
+            await add(store, OTHER, exchange(2))
         async with opened(path, clock=lambda: 91 * DAY) as store:
-            await store.load(ConversationKey("a", "b", "c"), create=True, messages=0)
+            await make(store, ConversationKey("a", "b", "c"))
             with pytest.raises(NotFound):
-                await store.load(KEY, create=False, messages=1)
+                await store.load(KEY, messages=1)
             with pytest.raises(NotFound):
-                await store.append(KEY, exchange(3))
+                await add(store, KEY, exchange(3))
             assert await history(store, OTHER) == ["q1", "a1", "q2", "a2"]
         assert sql(path, "SELECT count(*) FROM messages") == [(4,)]
         kept = path.read_bytes()
@@ -226,9 +227,9 @@ class TestRetention:
 
     async def test_without_a_limit_all_is_kept(self, path: Path) -> None:
         async with opened(path, clock=lambda: 0.0) as store:
-            await store.load(KEY, create=True, messages=0)
+            await make(store)
         async with opened(path, retention_days=None, clock=lambda: 1e9 * DAY) as store:
-            await store.load(OTHER, create=True, messages=0)
+            await make(store, OTHER)
             assert await history(store) == []
 
 
@@ -246,10 +247,8 @@ async def test_a_turn_takes_as_many_steps_in_a_long_conversation_as_in_a_short_o
         taken = []
         for length in (20, 10_000):
             key = ConversationKey("acme", "widget", f"c{length}")
-            await store.load(key, create=True, messages=0)
-            await store.append(
-                key, [message for n in range(length // 2) for message in exchange(n)]
-            )
+            await make(store, key)
+            await add(store, key, [message for n in range(length // 2) for message in exchange(n)])
             await store.write(lambda connection: connection.set_progress_handler(step, 1))
             steps = 0
             turn = await store.begin(key, identity=None, create=True, messages=10)

@@ -26,7 +26,7 @@ OTHER_KEY = Once("b" * 64, "1" * 64)
 
 
 async def said(store: ConversationStore, key: ConversationKey = KEY) -> list[str]:
-    return ids((await store.load(key, create=False, messages=1000)).messages)
+    return ids((await store.load(key, messages=1000)).messages)
 
 
 class TestLease:
@@ -37,7 +37,7 @@ class TestLease:
         second = await begun(store)
         assert ids(second.conversation.messages) == ["q1", "a1"]
         assert second.lease.token > first.lease.token
-        assert second.conversation == await store.load(KEY, create=False, messages=100)
+        assert second.conversation == await store.load(KEY, messages=100)
 
     async def test_a_conversation_in_a_turn_is_busy_for_others(
         self, store: ConversationStore
@@ -178,7 +178,7 @@ class TestLease:
         await store.release(turn.lease)
         if heir is None:
             with pytest.raises(NotFound):
-                await store.load(KEY, create=False, messages=1)
+                await store.load(KEY, messages=1)
         else:
             with pytest.raises(ConversationBusy):
                 await begin(store)
@@ -205,7 +205,7 @@ class TestLease:
         answer = Message("a1", "assistant", "", 2.0, "partial", calls)
         turn = await begun(store)
         await store.commit(turn.lease, [Message("q1", "user", "?", 1.0), answer])
-        assert (await store.load(KEY, create=False, messages=1)).messages == (answer,)
+        assert (await store.load(KEY, messages=1)).messages == (answer,)
         assert (await store.history(KEY, limit=9)).messages[1] == answer
 
 
@@ -217,7 +217,7 @@ class TestRecords:
             again = await begin(store, once=ONCE)
             assert isinstance(again, Recorded)
             assert again.record == b"\x00reply\xff"
-            assert again.conversation == await store.load(KEY, create=False, messages=100)
+            assert again.conversation == await store.load(KEY, messages=100)
         await begun(store)  # a recorded reply holds no lease
 
     async def test_another_request_with_the_key_is_refused(self, store: ConversationStore) -> None:

@@ -12,9 +12,9 @@ from gateway.messages import ConversationKey, Once, Recorded
 from gateway.stores.valkey import VERSION, ValkeyStore
 from gateway.stores.valkey_scripts import VERSION_KEY
 from gateway.stores.valkey_server import COMMAND_S, server_url
-from tests.stores.rig import begin, begun, history
+from tests.stores.rig import add, begin, begun, history, make
 from tests.stores.samples import KEY, Clock, exchange, expected_ids, ids
-from tests.valkey import DelayingProxy, ValkeyProcess, valkey
+from tests.valkey import DelayingProxy, ValkeyProcess, free_port, valkey
 
 ONCE = Once("a" * 64, "1" * 64)
 # What a refusal may take, ten times over.
@@ -110,7 +110,7 @@ class TestServer:
         assert found.encode() in server.say("GET", VERSION_KEY)
 
     async def test_a_cluster_is_refused(self) -> None:
-        with valkey("--cluster-enabled", "yes") as server:
+        with valkey("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
             for slots in ((), ("CLUSTER", "ADDSLOTSRANGE", "0", "16383")):
                 if slots:
                     server.say(*slots)
@@ -186,9 +186,7 @@ class TestKeys:
             for number in range(40):  # the server, whose clock is another one, forgets them too
                 server.say("DEL", f"acme:widget:c:old{number}")
             for number in range(200):
-                await store.load(
-                    ConversationKey("acme", "widget", f"new{number}"), create=True, messages=0
-                )
+                await make(store, ConversationKey("acme", "widget", f"new{number}"))
             page = await store.recent("acme", "widget", owner=None, limit=1000)
             assert len(page.conversations) == 200
             assert b":200\r" in server.say("ZCARD", "acme:widget:i:n")
@@ -205,10 +203,10 @@ class TestKeys:
             costs = []
             for length in (10, 10_000):
                 key = ConversationKey("acme", "widget", f"c{length}")
-                await store.load(key, create=True, messages=0)
+                await make(store, key)
                 for first in range(0, length // 2, 500):
                     some = range(first, min(first + 500, length // 2))
-                    await store.append(key, [entry for n in some for entry in exchange(n)])
+                    await add(store, key, [entry for n in some for entry in exchange(n)])
                 once = scope._replace(scope=f"{length:064d}") if scope else None
                 before = calls(server)
                 turn = await store.begin(key, identity=None, create=True, messages=10, once=once)
@@ -262,7 +260,7 @@ class TestFaults:
             server.start()
             await recovered(store)
             # The file is written once a second: what was acknowledged longer ago is there.
-            found = await store.load(key, create=True, messages=10)
+            found = await make(store, key)
             assert ids(found.messages) in ([], expected_ids(range(1, 2)))
 
     async def test_a_server_that_is_silent_is_given_up_soon_and_then_at_once(
@@ -360,11 +358,11 @@ def mine(name: str) -> ConversationKey:
 
 async def fill(store: ValkeyStore, name: str, number: int) -> None:
     await store.create(mine(name), owner=None, subject=name)
-    await store.append(mine(name), exchange(number))
+    await add(store, mine(name), exchange(number))
 
 
 async def reads(store: ValkeyStore, name: str, number: int) -> None:
-    found = await store.load(mine(name), create=False, messages=9)
+    found = await store.load(mine(name), messages=9)
     assert (found.subject, ids(found.messages)) == (name, [f"q{number}", f"a{number}"])
 
 

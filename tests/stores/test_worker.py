@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import NotFound, StoreUnavailable
+from gateway.messages import Conversation, ConversationKey
 from gateway.stores import SqliteStore
 from gateway.stores.worker import WAIT_S
-from tests.stores.rig import history, opened
-from tests.stores.samples import KEY, OTHER, exchange, expected_ids
+from tests.stores.rig import opened
+from tests.stores.samples import OTHER, exchange
 
 
 @contextlib.asynccontextmanager
@@ -29,6 +30,19 @@ async def stalled(store: SqliteStore) -> AsyncIterator[threading.Event]:
             await stalling
 
 
+def key(number: int) -> ConversationKey:
+    return ConversationKey("acme", "widget", f"{number:04d}")
+
+
+async def write(store: SqliteStore, number: int) -> None:
+    await store.create(key(number), owner=None, subject=None)
+
+
+async def written(store: SqliteStore) -> list[int]:
+    page = await store.scan(limit=2000)
+    return sorted(int(entry.key.id) for entry in page.conversations)
+
+
 class TestGroups:
     async def test_waiting_writes_are_one_transaction(self, path: Path) -> None:
         commits = 0
@@ -39,31 +53,29 @@ class TestGroups:
             return False
 
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
             async with stalled(store) as go_on:
                 assert store._writer is not None
                 counting = asyncio.create_task(
                     store._writer.call(lambda connection: connection.set_commit_hook(count))
                 )
-                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(50)]
+                writes = [asyncio.create_task(write(store, n)) for n in range(50)]
                 await asyncio.sleep(0)
                 go_on.set()
                 await asyncio.gather(counting, *writes)
             assert commits <= 2
-            assert await history(store) == expected_ids(range(50))
+            assert await written(store) == list(range(50))
 
     async def test_a_write_that_fails_undoes_no_other(self, path: Path) -> None:
+        half_bad = Conversation(key(2), "2" * 32, None, 0, tuple(exchange(8, "\ud800")))
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
-            half_bad = [*exchange(7), *exchange(8, "\ud800")]
             async with stalled(store) as go_on:
                 writes = [
-                    asyncio.create_task(write)
-                    for write in (
-                        store.append(KEY, exchange(1)),
-                        store.append(OTHER, exchange(2)),
-                        store.append(KEY, half_bad),
-                        store.append(KEY, exchange(3)),
+                    asyncio.create_task(work)
+                    for work in (
+                        write(store, 1),
+                        store.mark_read(OTHER, 1),
+                        store.restore(half_bad),
+                        write(store, 3),
                     )
                 ]
                 await asyncio.sleep(0)
@@ -75,13 +87,12 @@ class TestGroups:
                 UnicodeEncodeError,
                 type(None),
             ]
-            assert await history(store) == ["q1", "a1", "q3", "a3"]
+            assert await written(store) == [1, 3]
 
     async def test_a_group_that_cannot_be_committed_is_tried_one_by_one(self, path: Path) -> None:
         refusals = iter([True])
 
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
             assert store._writer is not None
             async with stalled(store) as go_on:
                 hooked = asyncio.create_task(
@@ -89,46 +100,43 @@ class TestGroups:
                         lambda connection: connection.set_commit_hook(lambda: next(refusals, False))
                     )
                 )
-                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(5)]
+                writes = [asyncio.create_task(write(store, n)) for n in range(5)]
                 await asyncio.sleep(0)
                 go_on.set()
                 await asyncio.gather(*writes, hooked, return_exceptions=True)
             assert next(refusals, None) is None
-            assert await history(store) == expected_ids(range(5))
+            assert await written(store) == list(range(5))
 
     async def test_a_full_queue_refuses_at_once(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
             async with stalled(store) as go_on:
-                writes = [asyncio.create_task(store.append(KEY, exchange(n))) for n in range(1024)]
+                writes = [asyncio.create_task(write(store, n)) for n in range(1024)]
                 await asyncio.sleep(0)
                 began = time.perf_counter()
                 with pytest.raises(StoreUnavailable):
-                    await store.append(KEY, exchange(5000))
+                    await write(store, 5000)
                 assert time.perf_counter() - began < 0.5
                 go_on.set()
                 await asyncio.gather(*writes)
-            assert await history(store) == expected_ids(range(1024))
+            assert await written(store) == list(range(1024))
 
     async def test_a_write_that_waited_too_long_is_not_done_later(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
             async with stalled(store):
                 began = time.perf_counter()
                 with pytest.raises(StoreUnavailable):
-                    await store.append(KEY, exchange(1))
+                    await write(store, 1)
                 assert time.perf_counter() - began < 3 * WAIT_S
-            await store.append(KEY, exchange(2))
-            assert await history(store) == ["q2", "a2"]
+            await write(store, 2)
+            assert await written(store) == [2]
 
     async def test_a_cancelled_callers_write_still_happens(self, path: Path) -> None:
         async with opened(path) as store:
-            await store.load(KEY, create=True, messages=0)
             async with stalled(store):
-                write = asyncio.create_task(store.append(KEY, exchange(1)))
+                cancelled = asyncio.create_task(write(store, 1))
                 await asyncio.sleep(0)
-                write.cancel()
+                cancelled.cancel()
                 with pytest.raises(asyncio.CancelledError):
-                    await write
-            await store.append(KEY, exchange(2))
-            assert await history(store) == expected_ids(range(1, 3))
+                    await cancelled
+            await write(store, 2)
+            assert await written(store) == [1, 2]

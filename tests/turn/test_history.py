@@ -33,6 +33,7 @@ from gateway.turn.engine import KeptReply
 from gateway.turn.locks import ConversationLocks
 from gateway.turn.prompt import exchanges
 from gateway.turn.seats import Seat, Seats
+from tests.stores.rig import make
 from tests.turn.playbook import Play, ScriptedModel, Step
 from tests.valkey import ValkeyProcess, valkey
 
@@ -127,7 +128,7 @@ class Conversing(Play):
 
 
 async def history(store: ConversationStore) -> list[tuple[str, str, str, tuple[KeptCall, ...]]]:
-    found = await store.load(KEY, create=True, messages=100)
+    found = await make(store, KEY)
     return [(entry.role, entry.text, entry.status, entry.calls) for entry in found.messages]
 
 

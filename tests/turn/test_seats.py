@@ -10,6 +10,7 @@ from gateway.messages import ConversationKey, Lease, Leased, Message, Once, Reco
 from gateway.stores import MemoryStore
 from gateway.turn.locks import ConversationLocks
 from gateway.turn.seats import Seat, Seats, unbroken
+from tests.stores.rig import make
 
 KEY = ConversationKey("acme", "widget", "c1")
 EXCHANGE = (Message("q", "user", "?", 1.0), Message("a", "assistant", ".", 2.0))
@@ -38,7 +39,7 @@ class Workers:
         return begin
 
     async def history(self) -> list[str]:
-        found = await self.store.load(KEY, create=True, messages=100)
+        found = await make(self.store, KEY)
         return [message.id for message in found.messages]
 
     def idle(self) -> bool:
@@ -149,7 +150,7 @@ async def test_many_workers_take_turns_and_lose_nothing() -> None:
             await seat.keep([Message(f"{length}", "user", "?", 1.0)])
 
     await asyncio.gather(*map(turn, range(40)))
-    found = await workers.store.load(KEY, create=False, messages=100)
+    found = await workers.store.load(KEY, messages=100)
     assert found.length == 40
     assert workers.idle()
 
