@@ -362,11 +362,13 @@ class Http2Protocol:
         if self._transport.can_write_eof() and not self._transport.is_closing():
             with suppress(OSError):  # the client has closed it already
                 self._transport.write_eof()
-        self._loop.call_later(_FAREWELL_S, self._close)
+        # Somebody who has done no wrong may be slow to take the end of an answer.
+        patience_s = self._config.unread_s if code is None else _FAREWELL_S
+        self._loop.call_later(_FAREWELL_S, self._close, patience_s)
 
     def _lost(self) -> None:
         self._end_streams()
-        self._close()
+        self._close(_FAREWELL_S)
 
     def _end_streams(self) -> None:
         self._closing = True
@@ -379,9 +381,9 @@ class Http2Protocol:
             stream.lose()
         self._out.close()
 
-    def _close(self) -> None:
+    def _close(self, patience_s: float) -> None:
         self._transport.close()
-        self._loop.call_later(_FAREWELL_S, self._transport.abort)
+        self._loop.call_later(patience_s, self._transport.abort)
 
     # The clocks.
 

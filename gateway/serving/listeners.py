@@ -21,7 +21,6 @@ from gateway.serving.protocols import install
 
 _BACKLOG: Final = 2048
 _GRACEFUL_S: Final = 2.0
-_GOODBYE_S: Final = 1.0  # for the answer to a close_notify, which many clients never give
 
 _log: Final = logging.getLogger("gateway.serving")
 
@@ -173,15 +172,14 @@ class Server:
             await asyncio.wait([task])
 
     def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Accepts connections; a handshake has as long as a connection may be idle."""
+        """Accepts connections.
+
+        A TLS handshake has as long as a connection may be idle, and so has the end of one: a client
+        may be slow to take the last of its answer, and many never answer the close_notify.
+        """
+        patience_s = self._config.keep_alive_timeout
         self._acceptors.append(
-            Acceptor(
-                sock,
-                self._streams,
-                tls=tls,
-                handshake_s=self._config.keep_alive_timeout,
-                goodbye_s=_GOODBYE_S,
-            )
+            Acceptor(sock, self._streams, tls=tls, handshake_s=patience_s, goodbye_s=patience_s)
         )
 
     def _streams(self) -> Streams:

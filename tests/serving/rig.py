@@ -1,6 +1,7 @@
 """A server of the gateway's with an application that does as its path says, on one event loop."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -103,11 +104,16 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    *, idle_s: float = 30, unread_s: float = 30, tls: bool = False
+    *, idle_s: float = 30, unread_s: float = 30, tls: bool = False, narrow: bool = False
 ) -> AsyncIterator[Service]:
-    """A running server; at its end no handler may be left, and nothing may have complained."""
+    """A running server; at its end no handler may be left, and nothing may have complained.
+
+    If it is `narrow`, the system takes little of what it sends before its client reads it.
+    """
     stop = asyncio.Event()
     with listen("127.0.0.1:0", unread_s=30) as sock:
+        if narrow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         host, port = sock.getsockname()[:2]
         it = Service(Address(host, port), Connections(), tls=tls)
         loop = asyncio.get_running_loop()

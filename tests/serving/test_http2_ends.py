@@ -1,8 +1,11 @@
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
 from h2.errors import ErrorCodes
+from hpack import Encoder
 from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,
@@ -13,7 +16,9 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.e2e.frames import Frames
+from tests.e2e.frames import PREFACE, Frames
+from tests.e2e.tls import client_context
+from tests.e2e.wire import CLOCK_S, Address
 from tests.serving.rig import Service, service
 
 EVERY_STREAM = 2**31 - 1
@@ -180,6 +185,43 @@ async def test_a_stop_closes_idle_connections_at_once_and_others_when_they_are_i
     assert await busy.end() == []
     await idle.close()
     await busy.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_slow_reader_gets_the_end_of_its_answer_after_a_stop(*, tls: bool) -> None:
+    async with service(tls=tls, narrow=True) as it:
+        it.records = [b"x" * 1000] * 30
+        context = client_context("h2") if tls else None
+        client = await asyncio.to_thread(narrow_client, it.address, context)
+        with client:
+            await it.until(lambda: it.ended["/records"])
+            it.connections.stop()
+            await asyncio.sleep(1.5)
+            answer = await asyncio.to_thread(rest_of, client)
+        assert answer.count(it.records[0]) == 30
+        assert b"done" in answer
+
+
+def narrow_client(address: Address, tls: ssl.SSLContext | None) -> socket.socket:
+    """A client that has asked for `/records`, and of which the system reads little ahead."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(CLOCK_S)
+    client.connect(address)
+    if tls is not None:
+        client = tls.wrap_socket(client, server_hostname=address.host)
+    fields = [(":method", "GET"), (":scheme", "http"), (":path", "/records"), (":authority", "a")]
+    request = HeadersFrame(1, Encoder().encode(fields), flags=["END_HEADERS", "END_STREAM"])
+    client.sendall(PREFACE + SettingsFrame(0).serialize() + request.serialize())
+    return client
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """What comes until the connection is closed."""
+    parts = []
+    while part := client.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
 
 
 async def test_a_client_that_says_goaway_gets_its_answers_before_the_end(it: Service) -> None:
