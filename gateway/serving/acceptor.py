@@ -24,7 +24,8 @@ _log: Final = logging.getLogger("gateway.serving")
 class Acceptor:
     """The listening end of one socket; every connection gets a protocol of its own.
 
-    A TLS handshake has `handshake_s` seconds, a close_notify's answer `goodbye_s`.
+    A TLS handshake has `handshake_s` seconds, a close_notify's answer `goodbye_s`. `opening` are
+    connections that were accepted and have no protocol yet.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class Acceptor:
         self._tls = tls
         self._times = (handshake_s, goodbye_s) if tls is not None else (None, None)
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
+        self.opening: Final[set[asyncio.Task[None]]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         self._listen()
 
     def close(self) -> None:
-        """Accepts nothing more; the socket is closed, handshakes under way are broken off."""
+        """Accepts nothing more; the socket is closed, and handshakes under way go on."""
         if self._closed:
             return
         self._closed = True
@@ -55,7 +56,10 @@ class Acceptor:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        for task in self._opening:
+
+    def break_off(self) -> None:
+        """Ends handshakes that are under way."""
+        for task in self.opening:
             task.cancel()
 
     def _listen(self) -> None:
@@ -77,8 +81,8 @@ class Acceptor:
                 self._pause = self._loop.call_later(_PAUSE_S, self._listen)
                 return
             task = self._loop.create_task(self._open(connection))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self.opening.add(task)
+            task.add_done_callback(self.opening.discard)
 
     async def _open(self, connection: socket) -> None:
         handshake_s, goodbye_s = self._times

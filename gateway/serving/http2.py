@@ -199,6 +199,7 @@ class Http2Protocol:
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         self._h2.end_stream(number)
+        self._idle_since = self._loop.time()
         if not ended:
             self._linger(number)
 

@@ -216,13 +216,15 @@ class Server:
             acceptor.close()
 
     async def emptied(self) -> None:
-        """Waits until the last connection has ended."""
-        while self._connections:
-            await asyncio.wait(self._connections)
+        """Waits until the last connection has ended, those that are being opened included."""
+        while waited_for := self._connections.union(*(it.opening for it in self._acceptors)):
+            await asyncio.wait(waited_for)
 
     async def close(self) -> None:
         """Stops accepting, and gives connections a moment to end."""
         self.stop_accepting()
+        for acceptor in self._acceptors:
+            acceptor.break_off()
         await self._context.terminated.set()
         if self._connections:
             await asyncio.wait(self._connections, timeout=_GRACEFUL_S)

@@ -133,11 +133,27 @@ async def test_a_handshake_of_another_kind_ends_only_its_own_connection() -> Non
         assert len(it.opened) == 1
 
 
-async def test_a_handshake_under_way_ends_with_the_door() -> None:
+async def test_a_handshake_under_way_goes_on_when_the_door_is_closed() -> None:
     async with door(tls=True) as it:
         with clients(it.address, 1) as (client,):
             await asyncio.sleep(0.05)
             it.acceptor.close()
+            async with asyncio.timeout(CLOCK_S):
+                reader, writer = await asyncio.open_connection(
+                    sock=client, ssl=client_context("http/1.1"), server_hostname="127.0.0.1"
+                )
+                assert await reader.readexactly(2) == b"hi"
+                writer.close()
+                await writer.wait_closed()
+
+
+async def test_a_handshake_under_way_is_broken_off_when_there_is_no_time_left() -> None:
+    async with door(tls=True) as it:
+        with clients(it.address, 1) as (client,):
+            await asyncio.sleep(0.05)
+            it.acceptor.close()
+            assert len(it.acceptor.opening) == 1
+            it.acceptor.break_off()
             client.setblocking(False)
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(CLOCK_S):
