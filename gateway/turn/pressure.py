@@ -23,7 +23,7 @@ from gateway.errors import Overloaded
 _log: Final = structlog.get_logger("gateway.turn")
 
 TICK_S: Final = 0.05
-LATE_S: Final = 0.02
+LATE_S: Final = 0.015
 _NEXT_TICK_S: Final = 0.01  # after a late one
 # A loop that was late for so long, tick after tick, is under pressure; on time for so long, not.
 _PRESSED_S: Final = 0.2

@@ -1,16 +1,19 @@
 """More than a gateway can serve, and what becomes of it: `python -m tests.bench.load`.
 
 One worker, SQLite, short replies, everything on this machine. First the capacity (32 clients in a
-closed loop), then three times as many requests as that, one tenant that floods while nine behave,
-500 connections at once, 200 long replies at once, and the probes all the while. Two minutes.
+closed loop), then three times as many requests as that, and what is left of the capacity after it;
+one tenant that floods while nine behave; 500 connections at once; one HTTP/2 connection of 100
+streams beside 100 connections of one; replies of four seconds in all places, and some more. The
+probes are asked all the while. What ends after its window is counted, but as too late. About two
+minutes.
 """
 
 import argparse
 import asyncio
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -20,30 +23,33 @@ import uvloop
 
 from tests.bench.rawhttp import Crowd, Ended, Upstream, serve
 from tests.e2e.config import config, key_of, tenant, upstream
+from tests.e2e.http2 import H2
 from tests.e2e.process import GatewayProcess
+from tests.e2e.routes import WIDGET
+from tests.e2e.wire import whole
 from tests.model_streams import openai_stream
 
 _DELTAS: Final = tuple(f"word{number} " for number in range(5))
 _TENANTS: Final = tuple(f"t{number}" for number in range(10))
 _CLOSED: Final = 32
+_LONG_S: Final = 4.0
 _numbers: Final = count()
 
 
 @dataclass
 class Seen:
-    """What the clients of one run saw: seconds by status."""
+    """What the clients of one run saw: seconds by status, and the good turns that were in time."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
+    until: float = float("inf")
+    good: int = 0
 
     def add(self, ended: Ended) -> None:
         """Counts one answer; a stream that ended with an error record counts as 0."""
-        good = ended.status != 200 or b'"type":"done"' in ended.body
-        self.seconds.setdefault(ended.status if good else 0, []).append(ended.seconds)
-
-    @property
-    def good(self) -> int:
-        """Turns that ended well."""
-        return len(self.seconds.get(200, []))
+        bad = ended.status == 200 and b'"type":"done"' not in ended.body
+        status = 0 if bad else ended.status
+        self.seconds.setdefault(status, []).append(ended.seconds)
+        self.good += status == 200 and asyncio.get_running_loop().time() <= self.until
 
     def counts(self) -> dict[int, int]:
         """Answers by status."""
@@ -55,6 +61,21 @@ class Seen:
         if not all_of_them:
             return float("nan")
         return all_of_them[min(len(all_of_them) - 1, int(share * len(all_of_them)))] * 1000
+
+    def times(self, *statuses: int) -> str:
+        """The middle and the hundredth of these statuses, as text."""
+        middle, last = self.quantile_ms(0.5, *statuses), self.quantile_ms(0.99, *statuses)
+        return f"p50 {middle:.0f} ms, p99 {last:.0f} ms"
+
+    @classmethod
+    def of(cls, parts: Iterable["Seen"]) -> "Seen":
+        """All of them together."""
+        both = cls()
+        for part in parts:
+            both.good += part.good
+            for status, seconds in part.seconds.items():
+                both.seconds.setdefault(status, []).extend(seconds)
+        return both
 
 
 def _message(tenant_name: str) -> bytes:
@@ -70,7 +91,7 @@ class Rig:
     """A gateway before an upstream, and its clients."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._crowd = Crowd(gateway.public.host, gateway.public.port)
         self._probes = Crowd(gateway.public.host, gateway.public.port)
         self._admin = Crowd(gateway.admin.host, gateway.admin.port)
@@ -81,8 +102,8 @@ class Rig:
 
     async def closed_loop(self, clients: int, seconds: float) -> Seen:
         """So many clients, each with the next turn as soon as its last one ended."""
-        seen = Seen()
         end = asyncio.get_running_loop().time() + seconds
+        seen = Seen(until=end)
 
         async def client() -> None:
             while asyncio.get_running_loop().time() < end:
@@ -95,7 +116,9 @@ class Rig:
         self, rates: Mapping[str, float], seconds: float
     ) -> tuple[dict[str, Seen], Seen]:
         """So many turns a second of each tenant, whatever becomes of them; and the probes."""
-        seen = {name: Seen() for name in rates}
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        seen = {name: Seen(until=began + seconds) for name in rates}
         probes = Seen()
         running: set[asyncio.Task[None]] = set()
 
@@ -109,8 +132,6 @@ class Rig:
                 ended = await crowd.ask(b"GET %s HTTP/1.1\r\nhost: gateway\r\n\r\n" % path)
                 probes.seconds.setdefault(ended.status, []).append(ended.seconds)
 
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         sent = dict.fromkeys(rates, 0)
         next_probe = began
         while (now := loop.time()) < began + seconds:
@@ -144,41 +165,72 @@ def _row(name: str, text: str) -> None:
 
 async def _overload(rig: Rig, seconds: float) -> None:
     await rig.closed_loop(_CLOSED, 2)
-    calm = await rig.closed_loop(_CLOSED, seconds / 2)
-    capacity = calm.good / (seconds / 2)
-    _row(
-        "capacity, 32 clients", f"{capacity:.0f} turns/s, p99 {calm.quantile_ms(0.99, 200):.0f} ms"
-    )
-    seen, probes = await rig.open_loop({"t0": 3 * capacity}, seconds)
-    flood = seen["t0"]
-    goodput = flood.good / seconds
-    _row("three times that, one tenant", f"{goodput:.0f} good/s = {goodput / capacity:.0%}")
-    _row("", f"statuses {flood.counts()}, 200 p99 {flood.quantile_ms(0.99, 200):.0f} ms")
-    _row("", f"refusals p50 {flood.quantile_ms(0.5, 503, 429):.0f} ms, "
-             f"p99 {flood.quantile_ms(0.99, 503, 429):.0f} ms")  # fmt: skip
-    _row("probes meanwhile", f"{probes.counts()}, p99 {probes.quantile_ms(0.99, 200):.0f} ms")
+    calm = await rig.closed_loop(_CLOSED, seconds)
+    capacity = calm.good / seconds
+    _row("capacity, 32 clients", f"{capacity:.0f} turns/s, {calm.times(200)}")
+    flood, probes = await rig.open_loop({"t0": 3 * capacity}, seconds)
+    goodput = flood["t0"].good / seconds
+    _row("three times that, one tenant", f"{goodput:.0f} turns/s = {goodput / capacity:.0%}")
+    _row("  answers", f"{flood['t0'].counts()}")
+    _row("  good ones", flood["t0"].times(200))
+    _row("  refusals", flood["t0"].times(503))
+    _row("  probes", f"{probes.counts()}, {probes.times(200)}")
     await asyncio.sleep(1)
-    after = await rig.closed_loop(_CLOSED, 3)
-    _row("capacity afterwards", f"{after.good / 3:.0f} turns/s")
-    share = capacity * 0.3 / 9
-    rates = dict.fromkeys(_TENANTS[1:], share) | {"t0": 20 * share}
-    alone, _ = await rig.open_loop(dict.fromkeys(_TENANTS[1:], share), seconds)
-    crowded, _ = await rig.open_loop(rates, seconds)
-    for label, result in (("nine tenants alone", alone), ("beside one that asks 20 x", crowded)):
-        both = Seen()
-        for name in _TENANTS[1:]:
-            for status, times in result[name].seconds.items():
-                both.seconds.setdefault(status, []).extend(times)
-        _row(label, f"{both.counts()}, p50 {both.quantile_ms(0.5, 200):.0f} ms, "
-                    f"p99 {both.quantile_ms(0.99, 200):.0f} ms")  # fmt: skip
-    _row("the one", f"{crowded['t0'].counts()}")
+    after = await rig.closed_loop(_CLOSED, 4)
+    _row("from a second later on", f"{after.good / 4:.0f} turns/s, {after.counts()}")
+    await _fairness(rig, capacity, seconds)
     burst = await rig.burst(500)
-    _row("500 connections at once", f"{burst.counts()}, p99 {burst.quantile_ms(0.99, 200):.0f} ms")
+    _row("500 connections at once", f"{burst.counts()}, {burst.times(200)}")
+
+
+async def _fairness(rig: Rig, capacity: float, seconds: float) -> None:
+    share = capacity * 0.3 / 9
+    nine = dict.fromkeys(_TENANTS[1:], share)
+    alone, _ = await rig.open_loop(nine, seconds)
+    crowded, probes = await rig.open_loop(nine | {"t0": 20 * share}, seconds)
+    flooded, _ = await rig.open_loop(nine | {"t0": 3 * capacity}, seconds)
+    for label, result in (
+        ("nine tenants alone", alone),
+        ("  beside one that asks 20 times that", crowded),
+        ("  beside one with 3 x the capacity", flooded),
+    ):
+        all_nine = Seen.of(result[name] for name in _TENANTS[1:])
+        _row(label, f"{all_nine.counts()}, {all_nine.times(200)}")
+    _row("  those two", f"{crowded['t0'].counts()}, {flooded['t0'].counts()}")
+    _row("  probes", f"{probes.counts()}, {probes.times(200)}")
+
+
+async def _streams(rig: Rig, seconds: float) -> None:
+    """One connection of 100 streams, and beside it 100 connections of one stream."""
+    address = rig.gateway.public
+    turns = {"one": 0, "many": 0}
+    end = asyncio.get_running_loop().time() + seconds
+
+    async def client(connection: H2, kind: str) -> None:
+        while asyncio.get_running_loop().time() < end:
+            chat = WIDGET.request(f"s{next(_numbers)}", "How are you?", tenant="t0")
+            answer = await whole(await connection.send(chat))
+            turns[kind] += answer.status == 200 and answer.ended
+
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(await H2.connect(address))
+        many = [await stack.enter_async_context(await H2.connect(address)) for _ in range(100)]
+        await asyncio.gather(
+            *(client(one, "one") for _ in range(100)), *(client(each, "many") for each in many)
+        )
+    _row("100 streams of one connection", f"{turns['one']} turns")
+    _row("  beside 100 connections of one", f"{turns['many']} turns")
 
 
 async def _long_replies(rig: Rig) -> None:
-    streams = await rig.burst(201)
-    _row("201 replies of a second, 200 places", f"{streams.counts()}")
+    long = asyncio.create_task(rig.burst(200))
+    await asyncio.sleep(_LONG_S / 2)
+    more, others = Seen(), Seen()
+    await rig.turn(more)
+    await asyncio.gather(*(rig.turn(others, "t1") for _ in range(10)))
+    _row("200 replies of 4 s, 200 places", f"{(await long).counts()}")
+    _row("  one more of the same tenant", f"{more.counts()}, {more.times(503)}")
+    _row("  ten of another tenant", f"{others.counts()}")
 
 
 async def _with_gateway(
@@ -213,9 +265,9 @@ async def main(seconds: float) -> int:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         await _with_gateway(folder / "short", 0.0, 500, lambda rig: _overload(rig, seconds))
-        await _with_gateway(folder / "long", 1.0, 200, _long_replies)
-    causes = Counter({"upstream calls": Upstream.calls})
-    _row("in all", ", ".join(f"{number} {name}" for name, number in causes.items()))
+        await _with_gateway(folder / "h2", 0.0, 500, lambda rig: _streams(rig, seconds))
+        await _with_gateway(folder / "long", _LONG_S, 200, _long_replies)
+    _row("in all", f"{Upstream.calls} upstream calls")
     return 0
 
 
