@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.e2e.routes import ALL, HELPER, HYPERLEAP, MAIN, STREAMING, WIDGET, Chat
-from tests.e2e.wire import Answer
+from tests.e2e.wire import Answer, shown, whole
 from tests.e2e.world import PROTOCOLS, World, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -37,28 +37,14 @@ async def test_a_reply_arrives_exactly_and_ends_once(
 async def test_deltas_that_come_one_by_one_leave_one_by_one(
     world: World, chat: Chat, protocol: str
 ) -> None:
-    world.reply(*DELTAS, apart=True)
-    answer = await world.ask(chat, "Hello", protocol=protocol)
-    reader = read(chat, answer)
-    assert reader.text == TEXT
-    assert reader.terminals == ["ok"]
-    assert len(answer.parts) > len(DELTAS)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
-async def test_the_first_words_do_not_wait_for_the_last(
-    world: World, chat: Chat, protocol: str
-) -> None:
-    gate = world.reply_in_two("First", "second")
+    words = ("One", "two", "three", "four")
+    gates = world.reply_in_steps(*words)
     async with world.asking(chat, "Hello", protocol=protocol) as exchange:
-        await exchange.head()
-        while b"First" not in exchange.answer.body:
-            assert await exchange.part() is not None
-        gate.set()
-        while await exchange.part() is not None:
-            pass
-        assert read(chat, exchange.answer).text == "Firstsecond"
+        for word, gate in zip(words, gates, strict=True):
+            await shown(exchange, word)
+            gate.set()
+        await whole(exchange)
+    assert read(chat, exchange.answer).text == "Onetwothreefour"
 
 
 @pytest.mark.parametrize("chat", [chat for chat in ALL if chat.one_shot], ids=by_id)

@@ -82,6 +82,16 @@ class World:
         self._line.append(stream(b"".join(beginning), Wait(gate), b"".join(end)))
         return gate
 
+    def reply_in_steps(self, *deltas: str) -> list[asyncio.Event]:
+        """A good reply that goes on after each delta when its event is set."""
+        first, *events = openai_stream(deltas)
+        gates = [asyncio.Event() for _ in deltas]
+        steps: list[Step] = [first]
+        for event, gate in zip(events, gates, strict=False):  # what ends the reply comes at once
+            steps += [event, Wait(gate)]
+        self.play(*steps, *events[len(gates) :])
+        return gates
+
     def echo(self, times: int) -> None:
         """As many good replies that repeat the last message of their call."""
         self._line.extend([_echo] * times)

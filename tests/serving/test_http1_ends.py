@@ -45,6 +45,7 @@ async def test_a_connection_without_a_request_is_closed(data: bytes, answered: l
         assert time.monotonic() - began >= 0.25
 
 
+@pytest.mark.heavy
 async def test_a_slow_head_is_refused_after_its_clock() -> None:
     async with serving(idle_s=30) as it:
 
@@ -100,6 +101,7 @@ async def test_a_client_that_sends_much_and_leaves_is_gone() -> None:
         await it.settled()
 
 
+@pytest.mark.heavy
 async def test_an_early_answer_is_read_although_the_upload_goes_on() -> None:
     async with serving() as it:
         data = POST % (b"early", b"content-length: 1000000\r\n")

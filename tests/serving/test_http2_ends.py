@@ -111,6 +111,7 @@ async def test_an_upload_that_goes_on_after_its_answer_is_reset_without_an_error
         assert [f for f in client.seen if isinstance(f, RstStreamFrame)][1:] == []
 
 
+@pytest.mark.heavy
 async def test_an_upload_that_stands_still_after_its_answer_is_reset_without_an_error(
     it: Service,
 ) -> None:

@@ -167,6 +167,7 @@ async def test_a_peer_that_takes_nothing_is_broken_off() -> None:
         await client.close()
 
 
+@pytest.mark.heavy
 async def test_a_peer_that_takes_little_by_little_is_not_broken_off() -> None:
     async with service(unread_s=1) as it, await it.client({WINDOW: 500}) as client:
         it.records = [b"x" * 10_000]

@@ -120,6 +120,7 @@ class TestGroups:
                 await asyncio.gather(*writes)
             assert await written(store) == list(range(1024))
 
+    @pytest.mark.heavy
     async def test_a_write_that_waited_too_long_is_not_done_later(self, path: Path) -> None:
         async with opened(path) as store:
             async with stalled(store):

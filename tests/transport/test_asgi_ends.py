@@ -76,6 +76,7 @@ async def test_a_servers_farewell_does_not_cut_the_end_of_an_answer_off() -> Non
     assert seen == [False]
 
 
+@pytest.mark.heavy
 async def test_a_last_message_that_waits_for_a_client_that_has_gone_is_given_up() -> None:
     server = Server()
     server.body(b"")
@@ -187,6 +188,7 @@ async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None
     assert server.sent[-1]["more_body"] is False
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("taken", [True, False])
 async def test_a_fault_that_cannot_even_be_told_stays_inside(taken: bool) -> None:
     server = Server()

@@ -61,6 +61,7 @@ async def test_another_status_is_what_the_codec_says(
     assert error.retry_after == wait
 
 
+@pytest.mark.heavy
 async def test_an_errors_body_that_does_not_come_is_not_waited_for_long(
     make: Make, upstream: ScriptedUpstream
 ) -> None:
