@@ -86,6 +86,8 @@ class HttpDownstream:
         if not self.one_shot:
             if self._encoder.ends_alone:
                 await self._put(records[:-1])
+                # The client knows that this was all: it may leave now, and the turn was a good one.
+                self._exchange.cancel_when_gone = False
                 await asyncio.sleep(self._alone_s)
                 records = records[-1:]
             await self._put(records)

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.routes import ALL, STREAMING, WIDGET, Chat
+from tests.e2e.routes import ALL, HYPERLEAP, STREAMING, WIDGET, Chat
 from tests.e2e.wire import shown
 from tests.e2e.world import PROTOCOLS, World, read
 
@@ -140,3 +140,16 @@ async def test_what_is_generated_after_a_client_left_is_counted_as_undelivered(
         await world.upstream_is_alone()
     grown = (await world.gateway.settled()).since(before)
     assert grown.by("chatgw_undelivered_deltas_total", "dialect") == Counter(widget=1)
+
+
+async def test_a_client_that_leaves_before_the_closing_bracket_had_all_of_its_turn(
+    world: World,
+) -> None:
+    before = await world.gateway.settled()
+    for protocol in PROTOCOLS:
+        world.reply("Done.")
+        async with world.asking(HYPERLEAP, "Hello", protocol=protocol) as exchange:
+            await shown(exchange, '"finish_reason":"stop"')
+            await exchange.vanish()
+    grown = (await world.gateway.settled()).since(before)
+    assert grown.by("chatgw_turns_total", "outcome") == Counter(ok=len(PROTOCOLS))
