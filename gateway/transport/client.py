@@ -32,7 +32,7 @@ from yarl import URL
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.messages import Headers, Prompt, UpstreamRequest
 from gateway.ports.codecs import Decoder, Upstream
-from gateway.transport.failures import FAILURES, failure
+from gateway.transport.failures import CLIENT_ERRORS, failure
 from gateway.transport.stream import GRACE_S, HttpStream, abort
 
 # A token of a few bytes comes in an event of some hundred: room for all of a longest reply's.
@@ -70,10 +70,12 @@ async def _note_new(
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that lends no connection on which the server spoke while nobody had asked."""
+    """A pool that lends no connection on which the server spoke while nobody had asked.
+
+    aiohttp would take that for the answer to the next request.
+    """
 
     def __init__(self, *, limit: int) -> None:
-        # aiohttp would take such an answer for that to the next request.
         super().__init__(limit=limit, keepalive_timeout=15, socket_factory=_socket)
         self._lent: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
 
@@ -201,7 +203,7 @@ class HttpServer:
                 if again or not attempt.reused or not _silent(error):
                     raise failure(error, answering=False) from None
                 again = True
-            except FAILURES as error:
+            except CLIENT_ERRORS as error:
                 raise failure(error, answering=False) from None
             except RuntimeError as error:
                 if not self._session.closed:
@@ -239,7 +241,7 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
                 if not chunk:
                     break
                 body += chunk
-    except FAILURES:
+    except CLIENT_ERRORS:
         # The status says enough; what came of the body may say more.
         return bytes(body)
     return bytes(body[:_ERROR_BODY_BYTES])

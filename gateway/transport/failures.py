@@ -20,11 +20,11 @@ from gateway.errors import (
 )
 
 # `TimeoutError` is an `OSError`; `ValueError` is what a malformed address or header raises.
-FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+CLIENT_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 def failure(error: Exception, *, answering: bool) -> UpstreamError:
-    """What one of `FAILURES` means; `answering` says that the head of a good answer had come."""
+    """What a client error means; `answering` says that the head of a good answer had come."""
     named = type(error).__name__
     code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
     if code is not None:

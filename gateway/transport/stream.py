@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.errors import ReplyTooLong, Truncated
 from gateway.events import ModelEvent, ModelFinished
 from gateway.ports.codecs import Decoder
-from gateway.transport.failures import FAILURES, failure
+from gateway.transport.failures import CLIENT_ERRORS, failure
 
 GRACE_S: Final = 2.0
 # How long a connection may take to come to the end of its answer after the model's end mark.
@@ -95,7 +95,7 @@ class HttpStream:
                 chunk = await self._last_bytes()
             else:
                 chunk = await self._content.readany()
-        except FAILURES as error:
+        except CLIENT_ERRORS as error:
             meaning = failure(error, answering=True)
             if not isinstance(meaning, Truncated):
                 raise meaning from None
