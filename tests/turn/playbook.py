@@ -1,7 +1,7 @@
 """A scripted model and a recording client for tests of the engine."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.errors import GatewayError, UpstreamUnavailable
 from gateway.events import ModelEvent, TurnEvent, TurnStarted
@@ -15,6 +15,13 @@ from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
 
 Step = list[ModelEvent] | GatewayError | float | asyncio.Event
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that happens soon, however busy the machine is."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class ScriptedStream:

@@ -28,7 +28,7 @@ from gateway.events import (
     TurnStarted,
 )
 from gateway.messages import PromptMessage, Usage
-from tests.turn.playbook import Play, RecordingClient, ScriptedModel, Step
+from tests.turn.playbook import Play, RecordingClient, ScriptedModel, Step, until
 
 USAGE = Usage(3, 2)
 STOP = ModelFinished("stop", USAGE)
@@ -163,7 +163,7 @@ async def test_reads_without_a_token_do_not_satisfy_the_first_token_clock() -> N
 
 
 async def test_the_turns_own_deadline_ends_it() -> None:
-    play = await Play(ScriptedModel([[TextDelta("a")], 30.0]), turn_s=0.1).run()
+    play = await Play(ScriptedModel([[TextDelta("a")], 30.0]), turn_s=0.5).run()
     failed = terminal(play)
     assert isinstance(failed, TurnFailed)
     assert failed.kind == "deadline"
@@ -200,7 +200,7 @@ async def test_a_client_that_goes_away_closes_the_model_call_and_keeps_what_it_s
     model = ScriptedModel([[TextDelta("a")], 30.0])
     play = Play(model)
     running = asyncio.create_task(play.run())
-    await asyncio.sleep(0.05)
+    await until(lambda: texts(play.client.events) == ["a"])
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -214,8 +214,7 @@ async def test_silence_is_filled_and_opens_the_stream() -> None:
     gate = asyncio.Event()
     play = Play(ScriptedModel([gate, [TextDelta("a"), STOP]]), keep_alive_s=0.05)
     running = asyncio.create_task(play.run())
-    await asyncio.sleep(0.3)
-    assert play.client.keep_alives >= 1
+    await until(lambda: play.client.keep_alives >= 1)
     assert play.client.opened
     gate.set()
     await running
@@ -226,7 +225,7 @@ async def test_a_failure_after_a_keep_alive_is_an_event() -> None:
     gate = asyncio.Event()
     play = Play(ScriptedModel([gate, UpstreamError()]), keep_alive_s=0.05)
     running = asyncio.create_task(play.run())
-    await asyncio.sleep(0.3)
+    await until(lambda: play.client.opened)
     gate.set()
     await running
     assert play.client.refused is None

@@ -11,6 +11,7 @@ from gateway.stores import MemoryStore
 from gateway.turn.locks import ConversationLocks
 from gateway.turn.seats import Seat, Seats, unbroken
 from tests.stores.rig import make
+from tests.turn.playbook import until
 
 KEY = ConversationKey("acme", "widget", "c1")
 EXCHANGE = (Message("q", "user", "?", 1.0), Message("a", "assistant", ".", 2.0))
@@ -94,12 +95,6 @@ class SlowStore(MemoryStore):
             raise self.fault
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("other", [0, 1], ids=["same worker", "another worker"])
 async def test_a_second_turn_is_refused_while_the_first_runs(other: int) -> None:
     workers = Workers()
@@ -158,7 +153,7 @@ async def test_many_workers_take_turns_and_lose_nothing() -> None:
 async def test_a_lease_is_renewed_while_its_turn_runs() -> None:
     workers = Workers(lease_s=0.9)
     async with workers.turn(0) as seat:
-        await until(lambda: workers.store.renewals >= 5)
+        await until(lambda: workers.store.renewals >= 3)
         with pytest.raises(ConversationBusy):
             async with workers.turn(1):
                 pass
