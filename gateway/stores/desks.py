@@ -14,7 +14,7 @@ import apsw
 
 from gateway.errors import StoreUnavailable
 from gateway.stores import connection as connections
-from gateway.stores.worker import WAIT_S, Job
+from gateway.stores.worker import Job
 
 _BUSY_PAUSE_S: Final = 0.005
 _SWEEP_EVERY_S: Final = 3600.0
@@ -245,7 +245,7 @@ def _in_time(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _late() -> StoreUnavailable:
-    return StoreUnavailable(f"the store was busy for {WAIT_S:g} s")
+    return StoreUnavailable("the store was busy for too long")
 
 
 def _milliseconds(seconds: float) -> int:

@@ -141,7 +141,7 @@ class SqliteStore:
         """Lock and `load` in one transaction; see `ports.ConversationStore`."""
         new = self._new(key, owner=identity, subject=None, terms=NO_TERMS)
         opening = turns.Opening(new, create, messages, once, self._oldest(), self.lease_s)
-        return await self.write(partial(turns.begin, opening))
+        return await self.write(partial(turns.begin, opening), hurried=True)
 
     async def renew(self, leases: Sequence[Lease]) -> None:
         """Lets the leases live for another `lease_s`."""
@@ -232,9 +232,9 @@ class SqliteStore:
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         return await _use(self._reader).call(work)
 
-    async def write(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def write(self, work: Callable[[apsw.Connection], T], *, hurried: bool = False) -> T:
         """Runs `work` in the writer's transaction; what it returns, once that is committed."""
-        return await _use(self._writer).call(work)
+        return await _use(self._writer).call(work, hurried=hurried)
 
 
 def _known(found: Conversation | None) -> Conversation:

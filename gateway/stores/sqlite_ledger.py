@@ -50,9 +50,12 @@ T = TypeVar("T")
 
 
 class Write(Protocol):
-    """Runs work in the writer thread, inside its transaction. Raises `StoreUnavailable`."""
+    """Runs work in the writer thread, inside its transaction. Raises `StoreUnavailable`, and sooner
+    where it is `hurried` and the file was locked the last time."""
 
-    def __call__(self, work: Callable[[apsw.Connection], T], /) -> Awaitable[T]:
+    def __call__(
+        self, work: Callable[[apsw.Connection], T], /, *, hurried: bool = False
+    ) -> Awaitable[T]:
         """The awaitable gives what `work` returns, once it is committed."""
         ...
 
@@ -71,7 +74,7 @@ class SqliteLedger:
         sweep = now >= self._next_sweep
         if sweep:
             self._next_sweep = now + _SWEEP_EVERY_S
-        return await self._write(partial(_reserve, claim, self._clock, sweep))
+        return await self._write(partial(_reserve, claim, self._clock, sweep), hurried=True)
 
     async def settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
         """Gives `refunds` back (a negative amount takes more) and the claim's slots."""

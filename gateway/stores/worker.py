@@ -5,6 +5,9 @@ thread itself, so the caller who reads `StoreUnavailable` knows that nothing hap
 disk that hangs for longer than that leaves the outcome open. A caller who is cancelled leaves
 its job behind: it is done wholly, and its outcome dropped.
 
+After a refusal `hurried` jobs wait for a fourth of that until some job succeeds: what begins a turn
+need not wait at each of its steps, but what a turn has earned is still stored if it can be.
+
 The thread is a daemon: a process ends although nobody called `stop`.
 """
 
@@ -21,6 +24,7 @@ import apsw
 from gateway.errors import StoreUnavailable
 
 WAIT_S: Final = 2.0
+_SHORT_WAIT_S: Final = WAIT_S / 4
 # How much longer a caller waits for the thread's word; it runs out only if the disk hangs.
 _GRACE_S: Final = 1.0
 _START_S: Final = 10.0
@@ -83,6 +87,7 @@ class Worker:
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._open = False
+        self._refusing = False
         self._thread = Thread(target=self._main, name=name, daemon=True)
 
     async def start(self) -> None:
@@ -98,20 +103,26 @@ class Worker:
             if not self._open:  # whenever it opens after all, it is to close at once
                 self._queue.put(None)
 
-    async def call(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def call(self, work: Callable[[apsw.Connection], T], *, hurried: bool = False) -> T:
         """What `work` returns or raises. Raises `StoreUnavailable`, see the module."""
         if not self._open:
             raise StoreUnavailable("the store is not open")
         if self._queue.qsize() >= self._pending:
             raise StoreUnavailable("too much is waiting for the store")
         future: asyncio.Future[T] = self._loop.create_future()
-        job = _Call(work, future, time.monotonic() + WAIT_S)
-        self._queue.put(job)
+        wait_s = _SHORT_WAIT_S if hurried and self._refusing else WAIT_S
+        self._queue.put(_Call(work, future, time.monotonic() + wait_s))
         try:
-            async with asyncio.timeout(WAIT_S + _GRACE_S):
-                return await future
+            async with asyncio.timeout(wait_s + _GRACE_S):
+                value = await future
         except TimeoutError:
+            self._refusing = True
             raise StoreUnavailable("the store's disk does not answer") from None
+        except StoreUnavailable:
+            self._refusing = True
+            raise
+        self._refusing = False
+        return value
 
     async def stop(self) -> None:
         """Serves what is waiting, closes the desk and ends the thread; waits 5 s at most."""

@@ -69,6 +69,9 @@ class TestOtherProcesses:
                     return_exceptions=True,
                 )
                 took = time.perf_counter() - began
+                with pytest.raises(StoreUnavailable):
+                    await store.begin(OTHER, identity=None, create=True, messages=5)
+                assert time.perf_counter() - began < took + WAIT_S * 0.9, "it was known by then"
                 assert await history(store) == []  # reading goes on
                 ticking.cancel()
             assert [type(result) for result in results] == [StoreUnavailable] * 21
