@@ -1,7 +1,7 @@
 """Puts the gateway's own protocol classes in the place of Hypercorn's.
 
 Hypercorn looks its two protocol classes up in one module, by name. They are replaced there once
-per process, and only in the versions of Hypercorn, h11 and h2 whose insides were tested with.
+per process, and only in the versions of Hypercorn, h11, h2 and hpack that were tested with.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,12 @@ from hypercorn import protocol
 from gateway.serving.http1 import Http1Protocol
 from gateway.serving.http2 import Http2Protocol
 
-_TESTED: Final[Mapping[str, str]] = {"hypercorn": "0.18.0", "h11": "0.16.", "h2": "4.4."}
+_TESTED: Final[Mapping[str, str]] = {
+    "hypercorn": "0.18.0",
+    "h11": "0.16.",
+    "h2": "4.4.",
+    "hpack": "4.2.",
+}
 _CLASSES: Final[Mapping[str, type]] = {
     "H11Protocol": Http1Protocol,
     "H2Protocol": Http2Protocol,

@@ -20,6 +20,8 @@ def test_the_installed_versions_are_the_tested_ones() -> None:
         ("hypercorn", "0.19.0", "0.18.0"),
         ("h2", "4.5.0", "4.4.x"),
         ("h2", "5.0.0", "4.4.x"),
+        ("h11", "0.17.0", "0.16.x"),
+        ("hpack", "4.3.0", "4.2.x"),
     ],
 )
 def test_another_version_is_refused_with_what_to_install(
