@@ -19,6 +19,8 @@ from gateway.errors import (
     GatewayError,
     IdleTimeout,
     TotalTimeout,
+    TurnStopped,
+    UpstreamTimeout,
 )
 
 NEVER: Final = float("inf")
@@ -93,8 +95,12 @@ class Watch:
 
     def stop_turn(self, fault: GatewayError) -> None:
         """Ends the turn from outside, unless its result is known already."""
-        if not self._closing and self.fault is None:
+        if self._closing:
+            return
+        if self.fault is None:
             self._cancel(fault)
+        elif isinstance(self.fault, UpstreamTimeout) and isinstance(fault, TurnStopped):
+            self.fault = fault  # after the end of a call alone the turn would try another one
 
     def stop(self) -> None:
         """Stops every clock."""

@@ -2,7 +2,12 @@ import asyncio
 import time
 from collections.abc import Awaitable
 
+import pytest
+
+from gateway.errors import Drained, FirstTokenTimeout
+from gateway.events import ModelFinished, TextDelta
 from gateway.turn.watch import Watch
+from tests.turn.playbook import Play, ScriptedModel
 
 
 async def test_a_keep_alive_that_is_stopped_before_it_begins_leaves_nothing_behind() -> None:
@@ -19,3 +24,18 @@ async def test_a_keep_alive_that_is_stopped_before_it_begins_leaves_nothing_behi
     watch.stop()
     await asyncio.sleep(0.01)
     assert calls == []
+
+
+@pytest.mark.parametrize("call_first", [True, False])
+async def test_a_turn_that_is_to_end_tries_no_other_model_though_a_calls_clock_runs_out_too(
+    call_first: bool,
+) -> None:
+    second = ScriptedModel([[TextDelta("b"), ModelFinished("stop", None)]])
+    play = Play(ScriptedModel([30.0]), second)
+    running = asyncio.create_task(play.run())
+    await asyncio.sleep(0.05)
+    faults = [FirstTokenTimeout(), Drained()]
+    for fault in faults if call_first else reversed(faults):
+        play.watch.stop_turn(fault)
+    await running
+    assert (play.tally.outcome, second.prompts) == ("drained", [])
