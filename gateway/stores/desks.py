@@ -7,6 +7,7 @@ that fails undoes nothing of the others. If the transaction itself fails, each i
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,8 @@ class Writer:
         self._keep_s = keep_s
         self._clock = clock
         self._next_sweep = time.monotonic()
+        # What those are told who waited too long: in a queue behind a lock, of the lock.
+        self._late: Callable[[], StoreUnavailable] = _late
 
     def open(self) -> None:
         """Makes the file ready."""
@@ -132,13 +135,14 @@ class Writer:
 
     def _begin(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Locks the file for writing; the jobs that are still in time, the others refused."""
-        while jobs := _in_time(jobs):
+        while jobs := _in_time(jobs, self._late):
             left = min(job.deadline for job in jobs) - time.monotonic()
             try:
                 connection = self._file.connection()
                 connection.set_busy_timeout(_milliseconds(left))
                 connection.execute("BEGIN IMMEDIATE")
-            except apsw.BusyError:
+            except apsw.BusyError as error:
+                self._late = partial(connections.unavailable, error)
                 time.sleep(_BUSY_PAUSE_S)
             except apsw.Error as error:
                 self._file.failed(error)
@@ -146,6 +150,7 @@ class Writer:
                     job.refuse(connections.unavailable(error))
                 return ()
             else:
+                self._late = _late
                 break
         return jobs
 
@@ -233,19 +238,19 @@ def _roll_back(connection: apsw.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _in_time(jobs: Sequence[Job]) -> list[Job]:
+def _late() -> StoreUnavailable:
+    return StoreUnavailable("the store was busy for too long")
+
+
+def _in_time(jobs: Sequence[Job], late: Callable[[], StoreUnavailable] = _late) -> list[Job]:
     now = time.monotonic()
     live: list[Job] = []
     for job in jobs:
         if job.deadline > now:
             live.append(job)
         else:
-            job.refuse(_late())
+            job.refuse(late())
     return live
-
-
-def _late() -> StoreUnavailable:
-    return StoreUnavailable("the store was busy for too long")
 
 
 def _milliseconds(seconds: float) -> int:

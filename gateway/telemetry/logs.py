@@ -53,8 +53,8 @@ class RequestLine:
     """What is logged of a request besides its turn's tally; filled in as it becomes known.
 
     `route` is the template of the path, never the path; `key` the configured name of a key, never
-    its text; `kind` the kind of the error that ended the request, if one did; `bytes` the body
-    bytes sent.
+    its text; `kind` the kind of the error that ended the request, if one did, and `why` more of it
+    where that cannot hold anything of the request; `bytes` the body bytes sent.
     """
 
     request_id: str
@@ -69,6 +69,7 @@ class RequestLine:
     key: str | None = None
     duration_ms: int = 0
     bytes: int = 0
+    why: str | None = None
 
 
 def configure(stream: TextIO | None = None, *, worker: int | None = None) -> None:
@@ -122,6 +123,8 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
         "duration_ms": line.duration_ms,
         "bytes": line.bytes,
     }
+    if line.why:
+        fields["why"] = line.why
     if tally is not None:
         _add_turn(fields, tally)
     if suppressed:

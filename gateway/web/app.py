@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.errors import BadRequest, GatewayError, HttpError, Internal
+from gateway.errors import BadRequest, GatewayError, HttpError, Internal, StoreUnavailable
 from gateway.messages import Reply, RequestHead
 from gateway.ports.codecs import Dialect
 from gateway.ports.routes import Endpoint, OpenEndpoint, Route
@@ -200,6 +200,8 @@ class App:
 
     async def _refuse(self, request: Request, error: GatewayError) -> None:
         self._count_refusal(request, error.kind)
+        if isinstance(error, StoreUnavailable):
+            request.why = str(error)
         if request.exchange.answered:
             return
         dialect = self._dialects.get(request.dialect or "")

@@ -17,7 +17,7 @@ class Request:
     """Filled in step by step; what is still None was never reached.
 
     `template` is the matched route, never the raw path. `refused` is the kind of the error that
-    ended the request before a turn began.
+    ended the request before a turn began; `why` what the store said, if that was the reason.
     """
 
     exchange: Exchange
@@ -29,6 +29,7 @@ class Request:
     tenant: str | None = None
     key: str | None = None
     refused: str | None = None
+    why: str | None = None
     quiet: bool = False
     tally: TurnTally | None = None
     began: float = 0.0

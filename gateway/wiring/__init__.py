@@ -126,6 +126,7 @@ class _Recorder:
                 key=request.key,
                 duration_ms=round((asyncio.get_running_loop().time() - request.began) * 1000),
                 bytes=exchange.sent_bytes,
+                why=request.why,
             ),
             tally,
         )

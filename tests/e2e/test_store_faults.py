@@ -16,12 +16,15 @@ from tests.valkey import valkey
 PATIENCE_S = 20.0
 
 
-async def refused(world: World, chat: Chat, conversation: str) -> None:
+async def refused(world: World, chat: Chat, conversation: str, why: str) -> None:
     began = time.monotonic()
     answer = await world.ask(chat, "Hello", conversation=conversation)
     assert answer.status == 503, answer.text
     assert answer.header("retry-after")
     assert time.monotonic() - began < PATIENCE_S
+    record = await world.gateway.record_of(answer.header("x-request-id"))
+    assert record["kind"] == "store_unavailable"
+    assert str(record["why"]).startswith(why)
 
 
 def one_bad_end(reader: Reader) -> bool:
@@ -51,7 +54,7 @@ async def test_a_server_that_goes_in_the_middle_of_a_turn_and_comes_back(tmp_pat
             for connection in connections:
                 await connection.close()
             for chat, conversation in conversations.items():
-                await refused(world, chat, conversation)
+                await refused(world, chat, conversation, "the store's server ")
             server.start()
             end = time.monotonic() + PATIENCE_S
             while True:
@@ -71,7 +74,7 @@ async def test_a_silent_server_costs_a_turn_a_moment(tmp_path: Path) -> None:
         async with open_world(tmp_path, store=server.url) as world:
             with server.paused():
                 for _ in range(4):
-                    await refused(world, HYPONEMA, "c")
+                    await refused(world, HYPONEMA, "c", "the store's server ")
                 assert (await world.gateway.ask(world.gateway.admin, "/livez")).status == 200
             world.echo(100)
             end = time.monotonic() + PATIENCE_S
@@ -87,7 +90,9 @@ async def test_a_locked_file_costs_a_turn_a_moment(tmp_path: Path) -> None:
         await world.ask(HYPONEMA, "Hello", conversation="c")
         lock = sqlite3.connect(file, isolation_level=None)
         lock.execute("begin exclusive")
-        await asyncio.gather(*(refused(world, chat, "c") for chat in STREAMING[:3]))
+        await asyncio.gather(
+            *(refused(world, chat, "c", "the store's file is locked") for chat in STREAMING[:3])
+        )
         lock.execute("rollback")
         lock.close()
         world.reply("Back.")
