@@ -27,6 +27,7 @@ from gateway.serving.orphans import bury
 from gateway.serving.reload import POLL_S, Source, Watch, changes
 from gateway.serving.workers import Workers, WorkersError
 from gateway.settings import ConfigError, Settings, credential_count, uses_embedded
+from gateway.telemetry import logs
 from gateway.telemetry.supervision import SupervisorMetrics
 from gateway.telemetry.totals import Totals
 from gateway.upstreams.embedded import KeptModel, StartError
@@ -165,6 +166,8 @@ class Supervisor:
         workers = self._settings.server.workers
         _log.info("listening", public=plain, tls=tls, admin=address(admin), workers=workers)
         if self._demo is not None:
+            # Log lines have a thread of their own, which must not write into these.
+            logs.flush()
             self._demo.show(f"http://{plain[0]}" if plain else f"https://{tls[0]}")
 
     async def _unless_signalled(self, starting: Coroutine[None, None, None]) -> bool:
