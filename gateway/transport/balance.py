@@ -209,7 +209,8 @@ class BalancedModel:
                 "upstream_ejected",
                 upstream=self.name,
                 target=target.name,
-                kind=None if error is None else error.kind,
+                kind=error and error.kind,
+                why=error and str(error),
                 failures=target.failures,
                 seconds=round(target.open_until - self._loop.time()),
             )

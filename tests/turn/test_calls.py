@@ -55,6 +55,7 @@ async def test_another_try_and_another_model_are_unseen_before_the_first_token(
     assert play.tally.outcome == "ok"
     assert [entry.upstream for entry in play.tally.rounds] == ["main", "main", "second", "second"]
     assert [entry.error for entry in play.tally.rounds] == [error.kind] * 3 + [None]
+    assert [entry.why for entry in play.tally.rounds] == [str(error)] * 3 + [""]
     assert play.tally.fallbacks == ["main"]
     assert play.tally.usage == USAGE
     assert first.ends == [error, error]
@@ -70,6 +71,7 @@ async def test_what_the_request_is_to_blame_for_is_not_tried_elsewhere(error: Ga
     first, second = ScriptedModel(error, retries=1), ScriptedModel(GOOD)
     play = await Play(first, second).run()
     assert play.client.refused is error
+    assert play.tally.why == str(error)
     assert second.prompts == []
 
 
