@@ -170,12 +170,12 @@ async def _restore(
         *(store.restore(conversation) for _, conversation in waiting), return_exceptions=True
     )
     failure: BaseException | None = None
-    for (number, _), result in zip(waiting, results, strict=True):
+    for (number, conversation), result in zip(waiting, results, strict=True):
         if result is None:
             how.tally.imported += 1
         elif not isinstance(result, Conflict):
             failure = result
-        elif how.skip_existing:
+        elif how.skip_existing and await _is_there(store, conversation.key):
             how.tally.there += 1
         else:
             how.problem(f"line {number}: the conversation or its public_id is there already")
@@ -183,6 +183,14 @@ async def _restore(
     if failure is not None:
         raise failure
     how.progress(how.tally.imported)
+
+
+async def _is_there(store: ConversationStore, key: ConversationKey) -> bool:
+    try:
+        await store.load(key, messages=0)
+    except NotFound:
+        return False
+    return True
 
 
 def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -156,6 +156,14 @@ def test_what_is_there_stays_as_it_is(file: Path) -> None:
     assert '"subject":"new"' not in run(file, "export").stdout.splitlines()[0]
 
 
+def test_a_public_id_of_another_conversation_is_not_passed_over(file: Path) -> None:
+    known = "0" * 32
+    given = [lines(line(number, public_id=known)) for number in (1, 2)]
+    assert run(file, "import", "--tenant", "acme", "-", stdin=given[0]).exit_code == 0
+    again = run(file, "import", "--tenant", "acme", "--skip-existing", "-", stdin=given[1])
+    assert (again.exit_code, said(again)) == (1, "imported 0 conversations; 1 problem")
+
+
 def test_what_has_expired_is_left_out(file: Path) -> None:
     given = lines(line(1, updated_at=1000), line(2))
     result = run(file, "import", "--tenant", "acme", "-", stdin=given)

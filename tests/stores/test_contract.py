@@ -161,7 +161,7 @@ class TestContract:
             await make(store, key)
 
         async def write(writer: int) -> None:
-            for turn in range(20):
+            for turn in range(8):
                 await add(store, keys[writer % 10], exchange(writer * 100 + turn))
                 await store.load(keys[writer % 7], messages=5)
 
@@ -172,7 +172,7 @@ class TestContract:
             assert [id_[1:] for id_ in questions] == [id_[1:] for id_ in answers]
             for writer in range(place, 50, 10):
                 mine = [id_ for id_ in questions if int(id_[1:]) // 100 == writer]
-                assert mine == [f"q{writer * 100 + turn}" for turn in range(20)]
+                assert mine == [f"q{writer * 100 + turn}" for turn in range(8)]
 
     async def test_a_call_cancelled_anywhere_happens_wholly_or_not_at_all(
         self, store: ConversationStore
