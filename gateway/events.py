@@ -108,7 +108,13 @@ class ModelFinished:
 
 @dataclass(slots=True)
 class TurnStarted:
-    """The turn has something to say; ids and the model's name are in the encoder's context."""
+    """The turn has something to say; its ids are in the encoder's context.
+
+    `model` is the one that answers; it is empty while a silence is filled before any does, and
+    then the context's, the agent's first, stands for it.
+    """
+
+    model: str = ""
 
 
 @dataclass(slots=True)

@@ -139,7 +139,7 @@ class _EventEncoder:
         if isinstance(event, GuardFired):
             return (_guard(event),)
         if isinstance(event, TurnStarted):
-            started = {"turn_id": self._turn.turn_id, "model": self._turn.model}
+            started = {"turn_id": self._turn.turn_id, "model": event.model or self._turn.model}
             return (events_out.event("turn_start", dumps(started)),)
         if isinstance(event, TurnFinished):
             return (self._turn_end(event),)

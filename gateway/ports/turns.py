@@ -99,8 +99,11 @@ class Downstream(Protocol):
         """Whether the client has gone."""
         ...
 
-    async def begin(self) -> None:
-        """Sends the head and the opening record, or only notes them where nothing streams."""
+    async def begin(self, model: str = "") -> None:
+        """Sends the head and the opening record, or only notes them where nothing streams.
+
+        `model` is the one that answers, empty if none does yet.
+        """
         ...
 
     async def send(self, events: Sequence[TurnEvent]) -> None:

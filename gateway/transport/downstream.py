@@ -54,12 +54,12 @@ class HttpDownstream:
         """Whether the client has gone."""
         return self._exchange.gone
 
-    async def begin(self) -> None:
-        """Sends the head and the opening record; once."""
+    async def begin(self, model: str = "") -> None:
+        """Sends the head and the opening record; once. `model` is the one that answers."""
         if self._begun:
             return
         self._begun = True
-        started = TurnStarted()
+        started = TurnStarted(model)
         self._grammar.advance(started)
         records = self._encoder.encode(started)
         if not self.one_shot:

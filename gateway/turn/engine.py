@@ -122,7 +122,7 @@ class Turn:
         stream, events = running.stream, running.events
         down, tally, watch, now = self._down, self._tally, self._watch, self._loop.time
         reply = self._reply
-        await down.begin()
+        await down.begin(running.entry.model)
         while True:
             finished: ModelFinished | None = None
             if events:

@@ -91,6 +91,7 @@ class Tape:
     """Collects a turn's events, up to a bound."""
 
     def __init__(self) -> None:
+        self.model = ""
         self._events: list[TurnEvent] = []
         self._left = _MAX_CHARACTERS
 
@@ -108,6 +109,7 @@ class Tape:
         if self._left < 0:
             return None
         ids = {name: getattr(context, name) for name in _IDS}
+        ids["model"] = self.model or context.model
         events = [_values(event) for event in (*self._events, *ending)]
         return orjson.dumps({"ids": ids, "events": events})
 
@@ -118,7 +120,6 @@ class TapedDownstream:
     def __init__(self, down: Downstream, tape: Tape) -> None:
         self._down = down
         self._tape = tape
-        self.begin = down.begin
         self.refuse = down.refuse
         self.finish = down.finish
         self.one_shot = down.one_shot
@@ -137,6 +138,12 @@ class TapedDownstream:
     def gone(self) -> bool:
         """Whether the client has gone."""
         return self._down.gone
+
+    async def begin(self, model: str = "") -> None:
+        """Begins the stream; the tape keeps the model that it is told of, if it is."""
+        if not self._down.opened:
+            self._tape.model = model
+        await self._down.begin(model)
 
     async def send(self, events: Sequence[TurnEvent]) -> None:
         """Hands the events on."""

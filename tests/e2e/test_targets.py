@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.process import GatewayProcess
-from tests.e2e.routes import MAIN, STREAMING, WIDGET, Chat
+from tests.e2e.routes import HYPONEMA, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Answer
 from tests.e2e.world import World, read
 from tests.model_streams import openai_stream
@@ -151,3 +151,14 @@ async def test_a_client_that_leaves_is_no_failure_of_the_server(fleet: Fleet) ->
     assert sorted(delays)[len(delays) // 2] < 1.0  # 0.1 on an idle machine
     await fleet.world.gateway.eventually("chatgw_upstream_calls_total", 12, outcome="cancelled")
     assert await fleet.count("ejections_total") == 0
+
+
+async def test_a_client_is_told_which_model_answers(fleet: Fleet) -> None:
+    fleet.play(a=DOWN, b=GOOD)
+    request = HYPONEMA.request("told", "Hello", tenant="first_a").plus(("idempotency-key", "told"))
+    for _ in range(2):  # the second answer is the first one's record
+        answer = await fleet.world.send(request)
+        started = read(HYPONEMA, answer).records[0]
+        assert isinstance(started, tuple)
+        assert started[1]["model"] == "spare"
+    assert fleet.calls[2] == 1

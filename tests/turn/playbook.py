@@ -129,9 +129,9 @@ class RecordingClient:
         self._stall_at_end = stall_at_end
         self._grammar = Grammar()
 
-    async def begin(self) -> None:
+    async def begin(self, model: str = "") -> None:
         if not self.events:
-            self._take([TurnStarted()])
+            self._take([TurnStarted(model)])
             self.opened = not self.one_shot
 
     async def send(self, events: Sequence[TurnEvent]) -> None:

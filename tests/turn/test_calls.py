@@ -51,7 +51,7 @@ async def test_another_try_and_another_model_are_unseen_before_the_first_token(
     second = ScriptedModel(failing, GOOD, name="second", retries=1)
     play = await Play(first, second).run()
     assert texts(play) == ["b"]
-    assert play.client.events.count(TurnStarted()) == 1
+    assert play.client.events.count(TurnStarted("m")) == 1
     assert play.tally.outcome == "ok"
     assert [entry.upstream for entry in play.tally.rounds] == ["main", "main", "second", "second"]
     assert [entry.error for entry in play.tally.rounds] == [error.kind] * 3 + [None]

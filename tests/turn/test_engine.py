@@ -50,7 +50,7 @@ async def test_a_good_turn_streams_stores_releases_and_ends_once() -> None:
     assert isinstance(finished, TurnFinished)
     assert (finished.text, finished.reason, finished.usage) == ("Hello", "stop", USAGE)
     assert play.client.events[:-1] == [
-        TurnStarted(),
+        TurnStarted("m"),
         TextDelta("Hel"),
         TextDelta("lo"),
         RoundFinished("stop", USAGE),
