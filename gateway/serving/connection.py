@@ -6,12 +6,13 @@ and cannot be held while a client sends faster than it is served.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import Final
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import AppWrapper, LifespanState, TaskGroup
 
 _READ_BYTES: Final = 65_536
@@ -67,6 +68,13 @@ class Connection(TCPServer):
                 await self._may_read.wait()
         self.rest(on=False)
         await self.protocol.handle(Closed())
+
+
+def connection_of(send: Callable[[Event], Awaitable[None]]) -> Connection:
+    """The connection whose method `send` is; Hypercorn gives its protocol classes no more."""
+    if isinstance(send, MethodType) and isinstance(send.__self__, Connection):
+        return send.__self__
+    raise TypeError("the protocol has to be given a connection's method")
 
 
 class _IdleClock:

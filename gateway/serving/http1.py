@@ -1,10 +1,10 @@
 """The gateway's HTTP/1.1 (RFC 9112), in the place of Hypercorn's `H11Protocol`.
 
-It has that class's entry points and runs on a `Connection`. Requests are served one after another
-and answered in their order; what is sent ahead is kept up to a bound and then not read. What a
-head has to be like is the business of `http1_head`, a request's that of `http1_stream`; here is
-what ties them together, the clocks, and the end of a connection. A client that closes its side,
-even only for writing, is gone.
+It has the entry points that Hypercorn needs of that class and runs on a `Connection`. Requests are
+served one after another and answered in their order; what is sent ahead is kept up to a bound and
+then not read. What a head has to be like is the business of `http1_head`, a request's that of
+`http1_stream`; here is what ties them together, the clocks, and the end of a connection. A client
+that closes its side, even only for writing, is gone.
 
 HTTP/2 begins with its preface, as the first bytes of a connection without TLS. `Upgrade` is
 ignored, as RFC 9110 section 7.8 allows: no request gets past a proxy in a tunnel.
@@ -20,18 +20,16 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from types import MethodType
 from typing import Final
 
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, HTTPScope, TaskGroup, WorkerContext
 
 from gateway.messages import Headers, Reply, RequestHead
 from gateway.replies import json_reply
-from gateway.serving.connection import Connection
+from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http1_head import Head, Refused, head_end, read_head
 from gateway.serving.http1_stream import Http1Stream, Outgoing
@@ -71,7 +69,7 @@ class Http1Protocol:
             server=server,
             state=connection_state,
         )
-        self._connection = _connection(send)
+        self._connection = connection_of(send)
         self._transport = self._connection.writer.transport
         self._out = Outgoing(self._connection.writer)
         self._loop = asyncio.get_running_loop()
@@ -101,9 +99,6 @@ class Http1Protocol:
         elif isinstance(event, RawData):
             self._buffer += event.data
             self._advance()
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Nothing: requests write to the connection themselves."""
 
     def _advance(self) -> None:
         """Takes out of the buffer what can be served now."""
@@ -305,10 +300,3 @@ def _request_head(head: Head) -> RequestHead:
         for value in values
     )
     return RequestHead(head.method.decode("ascii"), path, query, Headers(fields))
-
-
-def _connection(send: Callable[[Event], Awaitable[None]]) -> Connection:
-    """The connection whose method `send` is; Hypercorn gives its protocol classes no more."""
-    if isinstance(send, MethodType) and isinstance(send.__self__, Connection):
-        return send.__self__
-    raise TypeError("the protocol has to be given a connection's method")

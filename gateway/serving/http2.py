@@ -1,8 +1,8 @@
 """The gateway's HTTP/2 (RFC 9113), in the place of Hypercorn's `H2Protocol`.
 
-It has that class's five entry points and runs on Hypercorn's TCP server. Frames are the business
-of `http2_connection`, sending of `http2_outbox`, requests of `http2_stream`; here is what ties
-them together, the clocks, and the end of a connection.
+It has the entry points that Hypercorn needs of that class and runs on a `Connection`. Frames are
+the business of `http2_connection`, sending of `http2_outbox`, requests of `http2_stream`; here is
+what ties them together, the clocks, and the end of a connection.
 
 Clocks: half a frame `keep_alive_timeout`, half a header block 5 s, no stream open
 `keep_alive_timeout`, a client that takes nothing `unread_s`, an upload after its answer 2 s.
@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from types import MethodType
 from typing import Final
 
 from h2.errors import ErrorCodes
@@ -33,19 +32,17 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
-from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from hyperframe.frame import GoAwayFrame
 
-from gateway.messages import Headers, Reply, RequestHead
+from gateway.messages import Reply
+from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http2_connection import STREAMS, HeadersTooLong, ServerConnection
 from gateway.serving.http2_floods import Floods
-from gateway.serving.http2_headers import Malformed, RequestFields, read_request
+from gateway.serving.http2_headers import Field, Malformed, read_request
 from gateway.serving.http2_outbox import Outbox
 from gateway.serving.http2_stream import Http2Stream, http_scope
 
@@ -84,47 +81,34 @@ class Http2Protocol:
             server=server,
             state=connection_state,
         )
-        self._send = send
         self._loop = asyncio.get_running_loop()
-        writer = _writer(send)
-        self._transport = writer.transport
+        self._connection = connection_of(send)
+        self._transport = self._connection.writer.transport
         self._h2 = ServerConnection(Floods(self._loop.time))
-        self._out = Outbox(self._h2, writer)
+        self._out = Outbox(self._h2, self._connection.writer)
         self._streams: dict[int, Http2Stream] = {}
         self._uploads: dict[int, int] = {}
         self._idle_since = self._loop.time()
         self._half_since: float | None = None
-        self._started = False
         self._closing = False
         self._leaving = False
         self._draining = False
         self._last_stream = _LAST_STREAM
         self._timers: set[asyncio.TimerHandle] = set()
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is under way."""
-        return not self._streams
-
-    async def initiate(
-        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
-    ) -> None:
-        """Sends the server's preface; an upgrade from HTTP/1.1 is turned away."""
+    async def initiate(self) -> None:
+        """Sends the server's preface."""
         self._h2.open()
         self._out.flush()
         self._config.connections.add(self)
         self._watch()
-        if headers is not None or settings is not None:
-            self._hang_up(ErrorCodes.HTTP_1_1_REQUIRED)
 
     async def handle(self, event: Event) -> None:
         """Bytes from the client, or the end of the connection. Never waits for anybody."""
         if isinstance(event, Closed):
             self._lost()
         elif isinstance(event, RawData) and not self._closing:
-            if not self._started:
-                self._started = True
-                await self._send(Updated(idle=False))  # the clocks are kept here
+            self._connection.rest(on=False)  # its clocks are kept here
             self._take(event.data)
 
     def _take(self, data: bytes) -> None:
@@ -182,7 +166,7 @@ class Http2Protocol:
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(_request_head(request))
+            reply = self._config.gate.refusal(request.head())
             if reply is not None:
                 self._turn_away(number, reply, ended=ended)
                 return
@@ -193,7 +177,7 @@ class Http2Protocol:
     def _turn_away(self, number: int, reply: Reply, *, ended: bool) -> None:
         """Answers a request of which only the head was read."""
         fields = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
-        self._head(Response(number, fields, reply.status))
+        self._head(number, reply.status, fields)
         self._out.flush()
         if not self._out.now(self._h2.streams[number], reply.body):
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
@@ -250,49 +234,45 @@ class Http2Protocol:
             self._h2.acknowledge_received_data(size, number)
             self._out.flush()
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """A part of an answer; waits while the peer does not take it, and as long as it can."""
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        if isinstance(event, StreamClosed):
-            self._app_ended(stream)
-            return
-        if isinstance(event, Body):
-            if not stream.gone:
-                await self._out.wait(stream.stream, event.data)
-            return
-        if self._out.is_full:
-            await self._out.wait(stream.stream)
-        if stream.gone:
-            return
-        if isinstance(event, Response):
+    async def send_head(self, stream: Http2Stream, status: int, fields: list[Field]) -> None:
+        """Sends the answer's head, once the peer keeps up."""
+        if await self._has_room(stream):
             stream.begun = True
-            self._head(event)
-        elif isinstance(event, EndBody):
+            self._head(stream.number, status, fields)
+            self._out.flush()
+
+    async def send_body(self, stream: Http2Stream, data: bytes) -> None:
+        """Sends a body message; returns when it is written or can no longer be."""
+        await self._out.wait(stream.stream, data)
+
+    async def send_end(self, stream: Http2Stream) -> None:
+        """Ends the answer, once the peer keeps up."""
+        if await self._has_room(stream):
             self._h2.end_stream(stream.number)
             self._answered(stream)
-        self._out.flush()
+            self._out.flush()
 
-    def _head(self, event: Response, *, end: bool = False) -> None:
-        fields = [
-            (b":status", b"%d" % event.status_code),
-            *event.headers,
-            *self._config.response_headers("h2"),
-        ]
-        self._h2.send_headers(event.stream_id, fields, end_stream=end)
+    async def _has_room(self, stream: Http2Stream) -> bool:
+        """Waits while the peer does not keep up; False if the stream is no more."""
+        if self._out.is_full:
+            await self._out.wait(stream.stream)
+        return not stream.gone
+
+    def _head(self, number: int, status: int, fields: list[Field], *, end: bool = False) -> None:
+        own = self._config.response_headers("h2")
+        self._h2.send_headers(number, [(b":status", b"%d" % status), *fields, *own], end_stream=end)
 
     def _answer(self, number: int, status: int) -> None:
         """A whole answer without a body."""
         fields = [(b"content-length", b"0"), (b"x-request-id", uuid.uuid4().hex.encode())]
-        self._head(Response(number, fields, status), end=True)
+        self._head(number, status, fields, end=True)
 
     def _answered(self, stream: Http2Stream) -> None:
         stream.answered()
         if not stream.uploaded:
             self._linger(stream.number)
 
-    def _app_ended(self, stream: Http2Stream) -> None:
+    def app_ended(self, stream: Http2Stream) -> None:
         """The application is done; if it did not end its answer, the client is told so."""
         if not stream.gone and not stream.ended:
             if stream.begun:
@@ -417,19 +397,4 @@ class Http2Protocol:
         half_s = _HEADER_BLOCK_S if self._h2.frames.in_headers else idle_s
         if self._half_since is not None and self._half_since < now - half_s:
             return True
-        return self.idle and not self._uploads and self._idle_since < now - idle_s
-
-
-def _request_head(request: RequestFields) -> RequestHead:
-    path, _, query = request.target.decode("ascii").partition("?")
-    fields = tuple(
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.fields
-    )
-    return RequestHead(request.method, path, query, Headers(fields), http_version="2")
-
-
-def _writer(send: Callable[[Event], Awaitable[None]]) -> asyncio.StreamWriter:
-    """The socket's writer, which Hypercorn keeps from its protocol classes."""
-    if isinstance(send, MethodType) and isinstance(send.__self__, TCPServer):
-        return send.__self__.writer
-    raise TypeError("the protocol has to be given the method of Hypercorn's TCP server")
+        return not self._streams and not self._uploads and self._idle_since < now - idle_s

@@ -15,6 +15,7 @@ from hpack import HPACKError
 from hpack.hpack import Decoder, decode_integer
 from hpack.struct import HeaderTuple
 
+from gateway.messages import Headers, RequestHead
 from gateway.serving.http1_head import HOST
 from gateway.serving.http2_floods import Flood
 
@@ -62,6 +63,14 @@ class RequestFields:
     target: bytes
     fields: list[Field]
     length: int | None
+
+    def head(self) -> RequestHead:
+        """As the application knows a request's head."""
+        path, _, query = self.target.decode("ascii").partition("?")
+        fields = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fields
+        )
+        return RequestHead(self.method, path, query, Headers(fields), http_version="2")
 
 
 class HeaderDecoder(Decoder):

@@ -11,13 +11,6 @@ from urllib.parse import unquote
 
 import structlog
 from h2.stream import H2Stream
-from hypercorn.protocol.events import (
-    Body,
-    EndBody,
-    Event,
-    Response,
-    StreamClosed,
-)
 from hypercorn.typing import (
     AppWrapper,
     ASGIReceiveEvent,
@@ -27,7 +20,7 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
-from gateway.serving.http2_headers import RequestFields
+from gateway.serving.http2_headers import Field, RequestFields
 
 _log: Final = structlog.get_logger("gateway.serving")
 
@@ -35,12 +28,24 @@ _log: Final = structlog.get_logger("gateway.serving")
 class Owner(Protocol):
     """The connection that a stream is on."""
 
-    async def stream_send(self, event: Event) -> None:
-        """Sends a part of the answer; returns when it is written or can no longer be."""
+    async def send_head(self, stream: "Http2Stream", status: int, fields: list[Field]) -> None:
+        """Sends the answer's head, once the peer keeps up."""
         ...
 
     def send_now(self, stream: H2Stream, data: bytes) -> bool:
         """Sends a body message if nothing has to be waited for."""
+        ...
+
+    async def send_body(self, stream: "Http2Stream", data: bytes) -> None:
+        """Sends a body message; returns when it is written or can no longer be."""
+        ...
+
+    async def send_end(self, stream: "Http2Stream") -> None:
+        """Ends the answer, once the peer keeps up."""
+        ...
+
+    def app_ended(self, stream: "Http2Stream") -> None:
+        """The application is done with the request, whatever became of it."""
         ...
 
     def consumed(self, number: int, size: int) -> None:
@@ -78,7 +83,7 @@ class Http2Stream:
         except Exception:  # noqa: BLE001 - whatever it was, only this stream may end by it
             _log.exception("application_fault")
         finally:
-            await self._owner.stream_send(StreamClosed(self.number))
+            self._owner.app_ended(self)
 
     def feed(self, data: bytes) -> None:
         """Some of the request's body came in."""
@@ -132,14 +137,14 @@ class Http2Stream:
         if message["type"] == "http.response.body" and self.begun and not self.ended:
             data = message.get("body", b"")
             if data and self._with_body and not self._owner.send_now(self.stream, data):
-                await self._owner.stream_send(Body(self.number, bytes(data)))
+                await self._owner.send_body(self, data)
             if not message.get("more_body", False):
-                await self._owner.stream_send(EndBody(self.number))
+                await self._owner.send_end(self)
         elif message["type"] == "http.response.start" and not self.begun:
             status = int(message["status"])
             self._with_body = not suppress_body(self._request.method, status)
             fields = build_and_validate_headers(message.get("headers", []))
-            await self._owner.stream_send(Response(self.number, fields, status))
+            await self._owner.send_head(self, status, fields)
         else:
             raise RuntimeError(f"{message['type']} is not for this moment")
 
