@@ -1,9 +1,9 @@
 """Conversations in this process's memory: gone when it ends, seen by no other worker.
 
-Bounded by `max_conversations` and by `max_characters` of text and terms over all of them; beyond
-either, the conversation that was written to longest ago is forgotten whole, and of a single one
-that is too long its oldest messages. A conversation that nobody wrote to for `retention_days`
-is forgotten too. Recorded replies have bounds of their own (`RecordShelf`).
+Bounded by `max_conversations` and by `max_characters` of text, tool calls and terms over all of
+them; beyond either, the conversation that was written to longest ago is forgotten whole, and of a
+single one that is too long its oldest messages. A conversation that nobody wrote to for
+`retention_days` is forgotten too. Recorded replies have bounds of their own (`RecordShelf`).
 """
 
 import itertools
@@ -288,7 +288,7 @@ class MemoryStore:
         return entry is not None and entry.born < lease.token
 
     def _extend(self, entry: _Entry, messages: Sequence[Message]) -> None:
-        size = sum(len(message.text) for message in messages)
+        size = sum(map(_size, messages))
         entry.messages.extend(messages)
         entry.characters += size
         length = entry.about.length + len(messages)
@@ -353,7 +353,7 @@ class MemoryStore:
     def _shorten(self, entry: _Entry) -> None:
         drop = 0
         while self._characters > self._max_characters and drop < len(entry.messages):
-            size = len(entry.messages[drop].text)
+            size = _size(entry.messages[drop])
             entry.characters -= size
             self._characters -= size
             drop += 1
@@ -366,6 +366,11 @@ class MemoryStore:
         if not owned:
             del self._owned[entry.owner]
         self._characters -= entry.characters
+
+
+def _size(message: Message) -> int:
+    calls = sum(len(call.arguments) + len(call.result or "") for call in message.calls)
+    return len(message.text) + calls
 
 
 def _page(entries: Iterable[_Entry], limit: int, messages: int) -> ConversationPage:

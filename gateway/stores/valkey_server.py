@@ -107,16 +107,17 @@ class ValkeyServer:
                 command: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]  # the library has no types here
                 answer = await command
         except (said.RedisError, OSError) as error:
+            refusal = _unavailable(error)
             if isinstance(error, said.ResponseError):
                 self._breaker.answered()
             else:
-                self._breaker.failed()
+                self._breaker.failed(str(refusal))
             if isinstance(error, said.NoScriptError):
                 raise
             if isinstance(error, said.ReadOnlyError):
                 # A server that became a replica: its name may lead to the new primary by now.
                 await self._pool.disconnect(inuse_connections=False)
-            raise _unavailable(error) from None
+            raise refusal from None
         self._breaker.answered()
         return answer
 
@@ -135,17 +136,19 @@ class _Breaker:
     def __init__(self) -> None:
         self._failures = 0
         self._closed_at = 0.0
+        self._why = ""
 
     def check(self) -> None:
         now = time.monotonic()
         if self._failures < _FAILURES:
             return
         if now < self._closed_at:
-            raise StoreUnavailable("the store's server did not answer a moment ago")
+            raise StoreUnavailable(f"a moment ago {self._why}")
         self._closed_at = now + _OPEN_S  # this one is the probe
 
-    def failed(self) -> None:
+    def failed(self, why: str) -> None:
         self._failures += 1
+        self._why = why
         self._closed_at = time.monotonic() + _OPEN_S
 
     def answered(self) -> None:

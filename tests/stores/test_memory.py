@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from gateway.errors import NotFound
-from gateway.messages import ConversationKey, Message, Terms
+from gateway.messages import ConversationKey, KeptCall, Message, Terms
 from gateway.stores import MemoryStore
-from tests.stores.rig import add
+from tests.stores.rig import add, make
 from tests.stores.samples import KEY, OTHER, exchange, ids
 
 DAY = 86_400.0
@@ -51,6 +53,16 @@ async def test_one_conversation_over_the_bound_loses_its_oldest_messages() -> No
         await add(store, key(0), [Message(f"m{number}", "user", "x" * 30, 1.0)])
     found = await store.load(key(0), messages=100)
     assert ids(found.messages) == ["m7", "m8", "m9"]
+
+
+async def test_tool_calls_count_as_text() -> None:
+    store = MemoryStore(max_characters=1000)
+    call = KeptCall("c1", "lookup", "{}", "x" * 400)
+    for number in range(3):
+        await make(store, key(number))
+        question, answer = exchange(number)
+        await add(store, key(number), [question, replace(answer, calls=(call,))])
+    assert await known(store, 3) == [1, 2]
 
 
 async def test_a_message_over_the_bound_is_not_kept() -> None:

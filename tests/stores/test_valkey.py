@@ -276,6 +276,7 @@ class TestFaults:
                     *(begin(store, fresh()) for _ in range(200)), return_exceptions=True
                 )
                 assert all(isinstance(result, StoreUnavailable) for result in results)
+                assert f"a moment ago {said[0]}" in {str(result) for result in results}
                 assert time.monotonic() - began < PATIENCE_S
             await recovered(store)
 
