@@ -111,7 +111,7 @@ async def test_in_a_storm_of_503_nobody_is_called_much_oftener_than_asked(fleet:
     fleet.play(GOOD, GOOD)
     seen = await asyncio.gather(*(fleet.ask(WIDGET) for _ in range(10)))
     assert all(one.status == 200 for one in seen)
-    assert min(fleet.calls[:2]) > 0
+    assert sum(fleet.calls) == 10
 
 
 async def test_the_next_upstream_is_asked_and_then_at_once(fleet: Fleet) -> None:
