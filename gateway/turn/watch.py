@@ -71,7 +71,6 @@ class Watch:
     def model_called(self, *, first_token_s: float, idle_s: float, total_s: float) -> None:
         """Starts the clocks of one model call."""
         now = self._loop.time()
-        self.read_at = now
         self._first_token_by = now + first_token_s
         self._total_by = now + total_s
         self._idle_s = idle_s
