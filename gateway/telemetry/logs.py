@@ -123,10 +123,10 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
         "duration_ms": line.duration_ms,
         "bytes": line.bytes,
     }
-    if line.why:
-        fields["why"] = line.why
     if tally is not None:
         _add_turn(fields, tally)
+    if why := line.why or (tally.why if tally is not None else ""):
+        fields["why"] = why
     if suppressed:
         fields["suppressed"] = suppressed
     logger = _output.requests or structlog.get_logger()
@@ -172,7 +172,6 @@ def _add_turn(fields: dict[str, object], tally: TurnTally) -> None:
         "deltas": tally.deltas,
         "delivered": tally.delivered,
         "cost": None if tally.cost is None else round(tally.cost, 9),
-        "why": tally.why or None,
     }
     failed = [
         f"{entry.target}: {entry.why}"

@@ -109,7 +109,6 @@ def test_a_request_is_one_line_with_everything_about_its_turn(lines: Lines) -> N
         "deltas": 8,
         "delivered": 8,
         "cost": 0.000038,
-        "why": None,
     }
 
 
