@@ -40,8 +40,6 @@ from gateway.requests import (
     require_media_type,
 )
 
-MESSAGES: Final = 1000
-CHARACTERS: Final = 1_048_576
 PREVIEW_CHARACTERS: Final = 1000
 
 _SLUG_ALPHABET: Final = string.ascii_lowercase + string.digits
@@ -118,7 +116,7 @@ class HelperConversation(_Visitors):
         """The conversation, whose messages are read from then on. Raises `GatewayError`."""
         mark = query_value(head, "markRead") != "false"
         conversation = await self._own(head, principal)
-        messages = await newest(self._store, conversation, messages=MESSAGES, characters=CHARACTERS)
+        messages = await newest(self._store, conversation)
         if mark:
             await self._mark_read(conversation)
         return json_reply(

@@ -29,7 +29,7 @@ from gateway.messages import (
     Terms,
 )
 from gateway.neighbours.started import agent_named, json_object, json_values
-from gateway.neighbours.thread import newest
+from gateway.neighbours.thread import CHARACTERS, MESSAGES, newest
 from gateway.ports.conversations import ConversationStore
 from gateway.ports.routes import Authenticator, CredentialSource, Route
 from gateway.replies import json_reply, moment
@@ -45,8 +45,6 @@ from gateway.requests import (
 )
 
 DIALECT: Final = "hyperleap"
-MESSAGES: Final = 1000
-CHARACTERS: Final = 1_048_576
 LISTED_MESSAGES: Final = 100
 LISTED_CHARACTERS: Final = 65_536
 

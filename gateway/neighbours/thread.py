@@ -9,11 +9,17 @@ from typing import Final
 from gateway.messages import Conversation, Message
 from gateway.ports.conversations import ConversationStore
 
+MESSAGES: Final = 1000
+CHARACTERS: Final = 1_048_576
 _TOGETHER: Final = 50
 
 
 async def newest(
-    store: ConversationStore, conversation: Conversation, *, messages: int, characters: int
+    store: ConversationStore,
+    conversation: Conversation,
+    *,
+    messages: int = MESSAGES,
+    characters: int = CHARACTERS,
 ) -> tuple[Message, ...]:
     """The newest messages, oldest first: no more than that many, and of the older ones no more
     than fit; the very newest is always there. Raises `NotFound` if it was deleted meanwhile."""

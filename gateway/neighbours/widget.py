@@ -6,9 +6,9 @@
 
 The admin routes take `x-admin-api-key`, one of the tenants' `admin_key`s, which shows that tenant's
 conversations, the last written to first. `_id` is the `conversationId` that visitors are told;
-times are milliseconds. A thread has its newest 1000 messages, or as
-many of them as have 1 MiB characters. Source: Open Chat Widget, backend
-`server.ts`; the texts of errors are those that its server gives.
+times are milliseconds. A thread has its newest 1000 messages, or as many of them as have 1 MiB
+characters. Source: Open Chat Widget, backend `server.ts`; the texts of errors are those that its
+server gives.
 """
 
 import re
@@ -24,8 +24,6 @@ from gateway.replies import json_reply
 from gateway.requests import query_value
 
 DIALECT: Final = "widget"
-MESSAGES: Final = 1000
-CHARACTERS: Final = 1_048_576
 PREVIEW_CHARACTERS: Final = 500
 
 _LIST: Final = Route("GET", "/v1/admin/conversations")
@@ -107,7 +105,7 @@ class WidgetThread(_Admin):
             return _refusal(400, "Invalid conversationId")
         try:
             conversation = await self._store.find(principal.tenant, DIALECT, public_id, messages=1)
-            said = await newest(self._store, conversation, messages=MESSAGES, characters=CHARACTERS)
+            said = await newest(self._store, conversation)
         except NotFound:
             return _refusal(404, "Conversation not found")
         messages = [_message(message) for message in said]

@@ -7,7 +7,6 @@ from gateway.access.session_tokens import HelperTenant, SessionTokens
 from gateway.errors import BadRequest, Conflict, GatewayError, HttpError, NotFound, NotOwner
 from gateway.messages import ConversationKey, Headers, Message, Principal, RequestHead
 from gateway.neighbours.helper_conversations import (
-    MESSAGES,
     PREVIEW_CHARACTERS,
     HelperConversation,
     HelperList,
@@ -18,6 +17,7 @@ from gateway.neighbours.helper_conversations import (
     HelperUpdate,
     random_slug,
 )
+from gateway.neighbours.thread import MESSAGES
 from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
 from tests.stores.rig import add
 

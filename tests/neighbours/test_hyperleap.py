@@ -7,12 +7,12 @@ from gateway.errors import BadRequest, HttpError, NotFound
 from gateway.messages import Conversation, ConversationKey, MessagePage, Principal, Terms
 from gateway.neighbours.hyperleap import (
     LISTED_MESSAGES,
-    MESSAGES,
     HyperleapConversation,
     HyperleapList,
     HyperleapPersona,
     HyperleapStart,
 )
+from gateway.neighbours.thread import MESSAGES
 from gateway.stores.memory import MemoryStore
 from tests.neighbours.desk import NOW, NOW_TEXT, Desk, ask, long, said, told
 from tests.stores.rig import add, make

@@ -5,8 +5,8 @@ import pytest
 
 from gateway.access.admin_keys import AdminKeys, AdminTenant
 from gateway.messages import ConversationKey, Headers, Message, Principal, Reply, RequestHead
+from gateway.neighbours.thread import MESSAGES
 from gateway.neighbours.widget import (
-    MESSAGES,
     PREVIEW_CHARACTERS,
     WidgetAdminOff,
     WidgetHealth,

@@ -15,7 +15,6 @@ from tests.e2e.world import read
 from tests.test_wiring import built
 
 DOCUMENT: Final[dict[str, Any]] = json.loads(rendered())
-METHODS: Final = ("get", "post", "patch")
 # Those of HTTP itself, whatever the dialect: too slow, too long, no JSON, too many fields.
 _HTTP: Final = {408, 414, 415, 431}
 STATUSES: Final = {
