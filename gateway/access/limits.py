@@ -209,6 +209,12 @@ class Limits:
             if self._settling:
                 await asyncio.wait(self._settling, timeout=_SETTLE_S)
 
+    async def renew(self) -> None:
+        """Says once that the turns that run are alive."""
+        if self._live:
+            with suppress(StoreUnavailable):
+                await self._ledger.renew(tuple(self._live.values()))
+
     async def settle(self, claim: Claim, spent: int) -> None:
         """Gives a claim back of which `spent` tokens were used."""
         self._live.pop(claim.holder, None)
@@ -264,9 +270,7 @@ class Limits:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(SLOT_S / 3)
-            if self._live:
-                with suppress(StoreUnavailable):
-                    await self._ledger.renew(tuple(self._live.values()))
+            await self.renew()
 
 
 def _tokens_of(body_bytes: int) -> int:

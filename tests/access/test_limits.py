@@ -38,6 +38,8 @@ class Counts:
 class Gone:
     """A ledger that cannot be reached."""
 
+    renewals = 0
+
     async def reserve(self, claim: Claim) -> Shortage | None:
         raise StoreUnavailable("down")
 
@@ -45,7 +47,32 @@ class Gone:
         raise StoreUnavailable("down")
 
     async def renew(self, claims: tuple[Claim, ...]) -> None:
+        self.renewals += 1
         raise StoreUnavailable("down")
+
+
+class Slow(MemoryLedger):
+    """A ledger whose answers come when `gate` is set: what they are about has happened by then,
+    or in `settle` has not."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.renewed: list[str] = []
+
+    async def reserve(self, claim: Claim) -> Shortage | None:
+        short = await super().reserve(claim)
+        await self.gate.wait()
+        return short
+
+    async def settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
+        await self.gate.wait()
+        await super().settle(claim, refunds)
+
+    async def renew(self, claims: tuple[Claim, ...]) -> None:
+        self.renewed += [claim.holder for claim in claims]
+        await super().renew(claims)
 
 
 class Rig:
@@ -58,7 +85,7 @@ class Rig:
     ) -> None:
         self.clock = Clock()
         self.counts = Counts()
-        self.ledger = MemoryLedger(clock=self.clock)
+        self.ledger = Slow(self.clock)
         self.limits = Limits(tenants, keys or {}, self.ledger, self.counts, _names())
 
     async def ends(
@@ -143,6 +170,11 @@ async def test_every_visitor_of_a_tenant_has_a_bucket() -> None:
     assert set(rig.counts.limits) == {"requests_per_minute_per_client"}
 
 
+async def test_who_has_no_address_has_no_visitors_limit() -> None:
+    rig = Rig({"acme": Allowance(requests_per_minute_per_client=1)})
+    assert await rig.admits(tries=5, visitor=None) == 5
+
+
 async def test_tokens_are_claimed_at_once_and_settled_by_the_usage() -> None:
     rig = Rig({"acme": Allowance(tokens_per_minute=1000)})
     for _ in range(9):  # 110 claimed (10 of input, 100 of output), 105 used
@@ -208,6 +240,27 @@ async def test_a_request_larger_than_the_bucket_is_admitted_when_it_is_full() ->
     assert await rig.ends()
 
 
+async def test_a_request_larger_than_the_bucket_costs_what_it_used() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=100)})
+    assert await rig.ends(body_bytes=4000, usage=Usage(0, 60))
+    assert not await rig.ends(), "40 of 100 are left"
+    rig.clock.now += 36
+    assert await rig.ends()
+
+
+async def test_what_is_given_back_twice_is_given_back_once() -> None:
+    rig = Rig({"acme": Allowance(tokens_per_minute=330)})
+    async with (
+        rig.limits.admitted(SITE, visitor=None, body_bytes=40, max_tokens=100),
+        rig.limits.admitted(SITE, visitor=None, body_bytes=40, max_tokens=100) as second,
+        rig.limits.admitted(SITE, visitor=None, body_bytes=40, max_tokens=100),
+    ):
+        await second.give_back()
+        await second.give_back()
+        assert await rig.ends(usage=Usage(110, 0))
+        assert not await rig.ends()
+
+
 async def test_as_many_turns_run_at_once_as_there_are_slots() -> None:
     rig = Rig({"acme": Allowance(concurrent_turns=2)})
     async with (
@@ -239,6 +292,42 @@ async def test_a_renewed_slot_stays_its_holders() -> None:
     assert not await rig.ends()
 
 
+async def test_running_turns_are_renewed_and_no_others() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=2)})
+    async with rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
+        assert await rig.ends()
+        await rig.limits.renew()
+    await rig.limits.renew()
+    assert rig.ledger.renewed == [held.claim.holder]
+
+
+async def test_a_request_that_goes_while_it_is_admitted_leaves_its_slot() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+    rig.ledger.gate.clear()
+    asking = asyncio.create_task(rig.ends())
+    await asyncio.sleep(0)
+    asking.cancel()
+    rig.ledger.gate.set()
+    await asyncio.wait([asking])
+    assert await rig.ends()
+
+
+async def test_what_is_being_given_back_is_so_even_if_its_request_is_cancelled() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+
+    async def turn() -> None:
+        async with rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1):
+            rig.ledger.gate.clear()
+
+    running = asyncio.create_task(turn())
+    await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    rig.ledger.gate.set()
+    await asyncio.sleep(0)
+    assert await rig.ends()
+
+
 async def test_a_cancelled_turn_gives_its_slot_and_its_tokens_back() -> None:
     rig = Rig({"acme": Allowance(concurrent_turns=1, tokens_per_minute=110)})
 
@@ -255,12 +344,14 @@ async def test_a_cancelled_turn_gives_its_slot_and_its_tokens_back() -> None:
 
 
 async def test_without_its_ledger_a_limit_on_requests_lets_through_and_counts_it() -> None:
-    counts = Counts()
+    counts, gone = Counts(), Gone()
     allowed = Allowance(requests_per_minute=1, concurrent_turns=1)
-    limits = Limits({"acme": allowed}, {}, Gone(), counts, _names())
+    limits = Limits({"acme": allowed}, {}, gone, counts, _names())
     async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
         assert (held.claim.takes, held.claim.slots) == ((), ())
+        await limits.renew()
     assert counts.unchecked_requests == 1
+    assert gone.renewals == 0, "nothing is held"
 
 
 async def test_without_its_ledger_a_limit_on_tokens_refuses() -> None:
