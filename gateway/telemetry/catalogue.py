@@ -232,7 +232,7 @@ UNDELIVERED: Final = Family(
     "chatgw_undelivered_deltas_total",
     "counter",
     ("dialect",),
-    "Deltas that a model generated and no client was given, because it had gone.",
+    "Deltas that a model generated and no client was given.",
 )
 UPSTREAM_CALLS: Final = Family(
     "chatgw_upstream_calls_total",

@@ -137,7 +137,7 @@ class Turn:
                     events = joined(events)
                 if events:
                     await down.send(events)  # type: ignore[arg-type]  # no ModelFinished is left
-                if not down.gone:
+                if down.opened and not down.gone:
                     tally.delivered = reply.deltas
                     if spoke and tally.first_delivered is None:
                         tally.first_delivered = now()
@@ -163,6 +163,10 @@ class Turn:
         await self._release()
         self._tally.outcome = "ok"
         await self._down.finish(ending)
+        if self._down.one_shot and not self._down.gone:
+            self._tally.delivered = self._reply.deltas
+            if self._reply.text:
+                self._tally.first_delivered = self._loop.time()
 
     async def _end_badly(self, error: GatewayError) -> None:
         """`_fail`, which may itself find a client that takes nothing."""

@@ -51,9 +51,10 @@ class TurnTally:
 
     `first_generated` is the first text, reasoning or tool delta that came from the model;
     `first_delivered` the moment when the first visible text had been handed to the server;
-    `deltas` counts generated deltas, `delivered` those handed to the server; `bytes` the body
-    bytes sent. `fallbacks` are the upstreams that were given up for the next one. `usage` is the
-    sum over the rounds, None if any round had none.
+    `deltas` counts generated deltas, `delivered` those handed to the server, in a one-shot answer
+    all at its end; `bytes` the body bytes sent; `why` is the message of the error that ended it.
+    `fallbacks` are the upstreams that were given up for the next one. `usage` is the sum over the
+    rounds, None if any round had none.
     """
 
     dialect: str

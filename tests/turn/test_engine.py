@@ -61,6 +61,21 @@ async def test_a_good_turn_streams_stores_releases_and_ends_once() -> None:
     assert (play.tally.outcome, play.tally.deltas, play.tally.delivered) == ("ok", 2, 2)
 
 
+async def test_nothing_of_a_one_shot_answer_is_delivered_before_all_of_it_is() -> None:
+    for last, delivered in ((STOP, 2), (UpstreamError(), 0)):
+        end: Step = [last] if isinstance(last, ModelFinished) else last
+        client = RecordingClient(one_shot=True)
+        model = ScriptedModel([[TextDelta("a")], 0.05, [TextDelta("b")], end])
+        tally = (await Play(model, client=client).run()).tally
+        assert (tally.deltas, tally.delivered) == (2, delivered)
+        if delivered:
+            assert tally.first_delivered is not None
+            assert tally.first_generated is not None
+            assert tally.first_delivered - tally.first_generated >= 0.04
+        else:
+            assert tally.first_delivered is None
+
+
 async def test_deltas_of_one_read_are_joined() -> None:
     events: list[ModelEvent] = [TextDelta("a"), TextDelta("b"), TextDelta("c"), STOP]
     play = await Play(ScriptedModel([events])).run()
