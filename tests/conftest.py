@@ -35,6 +35,7 @@ HEAVY: Final = (
     "cli/test_conversations.py",
     "e2e/test_described_routes.py",
     "e2e/test_keep_alive.py",
+    "e2e/test_model.py",
     "e2e/test_outside_judge.py",
     "e2e/test_rotation.py",
     "e2e/test_shared_conversations.py",
