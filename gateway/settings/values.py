@@ -18,6 +18,21 @@ NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+# Another value than the HTTP client's own would damage the message, or the next one.
+_OF_THE_MESSAGE: Final = frozenset(
+    [
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _MIN_SECRET_BYTES: Final = 32
 _DAY_S: Final = 86_400
@@ -124,6 +139,8 @@ def _secret_text(value: SecretStr) -> SecretStr:
 def _header_name(value: str) -> str:
     if not _HEADER.fullmatch(value):
         raise ValueError(f"{value!r} is not a header name")
+    if value.lower() in _OF_THE_MESSAGE:
+        raise ValueError(f"{value!r} says how the message itself is sent; remove it")
     return value
 
 

@@ -29,6 +29,14 @@ def test_an_address_that_calls_cannot_be_appended_to_is_refused_unquoted(url: st
     assert "hunter2" not in str(problem)
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "accept-encoding"])
+def test_a_header_of_the_message_itself_is_refused(name: str) -> None:
+    upstream = {"base_url": "http://a", "extra_headers": {name: "5"}}
+    problem = only_problem({"upstreams": {"local": upstream}})
+    assert problem.key.startswith("upstreams.local.extra_headers")
+    assert "how the message itself is sent" in problem.text
+
+
 def test_several_servers_have_weights() -> None:
     targets = [{"base_url": "http://a/v1"}, {"base_url": "http://b/v1/", "weight": 3}]
     upstream = load({"upstreams": {"local": {"targets": targets}}}).upstreams["local"]
