@@ -211,7 +211,7 @@ if f[2] == token then return {'ok'} end
 if f[1] ~= token then return {'stale'} end
 add(base, id, 12, #ARGV, ARGV[8], ARGV[9], ARGV[10], ARGV[11])
 redis.call('HSET', c, 'done', token)
-if redis.call('GET', l) == lease then redis.call('DEL', l) end
+redis.call('DEL', l)
 if record ~= '' and redis.call('HGET', record, 'lease') == lease then
   redis.call('HSET', record, 'lease', '')
   if recorded == '1' then redis.call('HSET', record, 'record', text) end

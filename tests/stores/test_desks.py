@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import apsw
@@ -91,4 +92,41 @@ def test_a_sweep_that_finds_the_file_locked_comes_back_later(path: Path) -> None
     writer._next_sweep = 0.0
     writer.rest()
     assert left(path) == 0
+    writer.close()
+
+
+class Asked:
+    """A job of the writer's, and what became of it."""
+
+    def __init__(self, within_s: float) -> None:
+        self.deadline = time.monotonic() + within_s
+        self.outcome = "nothing"
+
+    def run(self, connection: apsw.Connection) -> None:
+        self.outcome = "done"
+
+    def refuse(self, error: Exception) -> None:
+        self.outcome = str(error)
+
+    def settle(self) -> None:
+        pass
+
+
+def test_who_waits_behind_a_lock_is_told_of_the_lock(path: Path) -> None:
+    writer = sweeping_writer(path)
+    late = [Asked(-1) for _ in range(3)]
+    writer.serve([late[0]])
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN EXCLUSIVE")
+    first = Asked(0.05)
+    writer.serve([first])
+    writer.serve([late[1]])
+    other.close()
+    done = Asked(10)
+    writer.serve([done])
+    writer.serve([late[2]])
+    locked = "the store's file is locked by another process"
+    busy = "the store was busy for too long"
+    assert [job.outcome for job in (late[0], first, late[1])] == [busy, locked, locked]
+    assert [job.outcome for job in (done, late[2])] == ["done", busy]
     writer.close()

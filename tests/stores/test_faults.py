@@ -11,6 +11,7 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.messages import ConversationKey
 from gateway.stores import SqliteStore
+from gateway.stores.schema import VERSION
 from tests.stores.rig import add, begun, history, make, opened, say, sql
 from tests.stores.samples import KEY, exchange, expected_ids
 
@@ -130,21 +131,21 @@ class TestRefusals:
         return str(caught.value)
 
     async def test_a_newer_schema(self, used: Path) -> None:
-        sql(used, "PRAGMA user_version = 99")
+        sql(used, f"PRAGMA user_version = {VERSION + 1}")
         text = await self.refused(used)
         assert str(used) in text
-        assert "schema 99" in text
+        assert f"schema {VERSION + 1} " in text
         assert "newer release" in text
 
     async def test_a_newer_schema_that_is_still_in_the_log(self, used: Path) -> None:
         connection = apsw.Connection(str(used))
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
         connection.close()
         log = used.with_name(f"{used.name}-wal")
         before = log.read_bytes()
         assert before
-        assert "schema 99" in await self.refused(used)
+        assert f"schema {VERSION + 1} " in await self.refused(used)
         assert log.read_bytes() == before
 
     async def test_garbage(self, path: Path) -> None:

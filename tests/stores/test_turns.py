@@ -276,13 +276,18 @@ class TestRecords:
         await store.commit(turn.lease, exchange(1), record=b"x" * RECORD_BYTES)
         assert isinstance(await begin(store, once=ONCE), Recorded)
 
-    async def test_a_record_goes_with_its_conversation(self, store: ConversationStore) -> None:
+    @pytest.mark.parametrize("again", [False, True], ids=["deleted", "made anew"])
+    async def test_a_record_goes_with_its_conversation(
+        self, store: ConversationStore, again: bool
+    ) -> None:
         turn = await begun(store, once=ONCE)
         await store.commit(turn.lease, exchange(1), record=b"reply")
         await store.delete(KEY)
-        with pytest.raises(NotFound):
-            await begin(store, once=ONCE, create=False)
-        await store.commit((await begun(store)).lease, exchange(2))
+        if again:
+            await store.commit((await begun(store)).lease, exchange(2))
+        else:
+            with pytest.raises(NotFound):
+                await begin(store, once=ONCE, create=False)
         assert isinstance(await begin(store, once=ONCE), Leased)
 
     async def test_any_order_of_steps_leaves_one_lease_and_whole_exchanges(

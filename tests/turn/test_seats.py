@@ -214,8 +214,9 @@ async def test_a_turn_that_cannot_begin_leaves_the_line() -> None:
         pass
 
 
+@pytest.mark.parametrize("writes", [True, False])
 @pytest.mark.parametrize("step", range(12))
-async def test_a_client_that_leaves_at_any_moment_leaves_no_lease(step: int) -> None:
+async def test_a_client_that_leaves_at_any_moment_leaves_no_lease(step: int, writes: bool) -> None:
     workers = Workers()
     workers.store.pause_s = 0.004
     kept = asyncio.Event()
@@ -223,8 +224,9 @@ async def test_a_client_that_leaves_at_any_moment_leaves_no_lease(step: int) -> 
     async def turn() -> None:
         async with workers.turn(0) as seat:
             await asyncio.sleep(0.004)
-            await seat.keep(EXCHANGE)
-            kept.set()
+            if writes:
+                await seat.keep(EXCHANGE)
+                kept.set()
 
     task = asyncio.create_task(turn())
     await asyncio.sleep(0.002 * step)
