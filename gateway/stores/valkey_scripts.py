@@ -151,8 +151,6 @@ if scope ~= '' then
         local about, said = whole(base, id, messages)
         return {'recorded', about, said, seen[4]}
       end
-    else
-      redis.call('DEL', record)
     end
   end
 end
