@@ -19,7 +19,6 @@ import h11
 import structlog
 from hypercorn.typing import (
     AppWrapper,
-    ASGIReceiveEvent,
     ASGISendEvent,
     ConnectionState,
     HTTPScope,
@@ -28,6 +27,7 @@ from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from gateway.serving.http1_chunks import be_strict
 from gateway.serving.http1_head import HEAD_BYTES, Refused
+from gateway.serving.inbox import Inbox
 
 _HIGH_WATER: Final = 65_536
 _CHUNKS: Final = 8192  # of one request's body; each costs h11 as much as a kilobyte does
@@ -83,8 +83,7 @@ class Http1Stream:
 
     `served` turns true when the application has seen it, `gone` when the connection is lost or
     given up, `begun` when some of the answer has
-    been written, `ended` when all of it has, `uploaded` when the request has come whole. `unread`
-    is how much of its body the application has not taken yet, in bytes.
+    been written, `ended` when all of it has. `receive` and `send` are ASGI's.
     """
 
     def __init__(self, owner: Owner, out: Outgoing, head: bytes, target: bytes) -> None:
@@ -96,13 +95,11 @@ class Http1Stream:
         self.gone = False
         self.begun = False
         self.ended = False
-        self.uploaded = False
         self._owner = owner
         self._out = out
-        self._inbox = bytearray()
+        self._inbox = Inbox(lambda _: owner.consumed())
+        self.receive: Final = self._inbox.receive
         self._chunks = 0
-        self._told_end = False
-        self._reader: asyncio.Future[None] | None = None
         self._head: bytes | None = None
         self._with_body = True
         self._chunked = False
@@ -117,6 +114,11 @@ class Http1Stream:
             raise Refused(400, "the request head is malformed")
         be_strict(self._h11)
         return event
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether the request has come whole."""
+        return self._inbox.uploaded
 
     @property
     def unread(self) -> int:
@@ -193,42 +195,15 @@ class Http1Stream:
                 if self._chunks > _CHUNKS:
                     raise Refused(400, "the body comes in too many chunks")
             else:
-                self.uploaded = isinstance(event, h11.EndOfMessage)
+                end = isinstance(event, h11.EndOfMessage)
                 break
-        if not self.ended:
-            self._inbox += b"".join(parts)
-        if parts or self.uploaded:
-            self._wake()
+        self._inbox.feed(b"".join(parts), end=end)
         return self._h11.trailing_data[0] if self.uploaded else b""
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """ASGI's `receive`."""
-        while True:
-            if self.gone or self.ended:
-                return {"type": "http.disconnect"}
-            if self._inbox or (self.uploaded and not self._told_end):
-                return self._next_part()
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-
-    def _next_part(self) -> ASGIReceiveEvent:
-        data = bytes(self._inbox)
-        self._inbox.clear()
-        self._told_end = self.uploaded
-        self._owner.consumed()
-        return {"type": "http.request", "body": data, "more_body": not self.uploaded}
 
     def lose(self) -> None:
         """The client is gone."""
         self.gone = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        self._inbox.close()
 
     # The answer.
 
@@ -278,8 +253,7 @@ class Http1Stream:
 
     def _end(self) -> None:
         self.ended = True
-        self._inbox.clear()
-        self._wake()
+        self._inbox.close()
         self._owner.answered(self)
 
     def _invite(self) -> None:

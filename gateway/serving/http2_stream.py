@@ -5,7 +5,7 @@ only as it reads. What it sends after the client has gone goes nowhere, without 
 learns of that from `http.disconnect`.
 """
 
-import asyncio
+from functools import partial
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -13,7 +13,6 @@ import structlog
 from h2.stream import H2Stream
 from hypercorn.typing import (
     AppWrapper,
-    ASGIReceiveEvent,
     ASGISendEvent,
     ConnectionState,
     HTTPScope,
@@ -21,6 +20,7 @@ from hypercorn.typing import (
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from gateway.serving.http2_headers import Field, RequestFields
+from gateway.serving.inbox import Inbox
 
 _log: Final = structlog.get_logger("gateway.serving")
 
@@ -57,7 +57,7 @@ class Http2Stream:
     """A stream whose request is being served.
 
     `gone` turns true when the client reset it or the connection is lost, `ended` when the answer
-    has been sent whole, `uploaded` when the request has come whole.
+    has been sent whole. `receive` and `send` are ASGI's.
     """
 
     def __init__(self, owner: Owner, stream: H2Stream, request: RequestFields) -> None:
@@ -66,14 +66,17 @@ class Http2Stream:
         self.gone = False
         self.begun = False
         self.ended = False
-        self.uploaded = False
         self._owner = owner
         self._request = request
         self._with_body = True
-        self._inbox = bytearray()
+        self._inbox = Inbox(partial(owner.consumed, self.number))
+        self.receive: Final = self._inbox.receive
         self._received = 0
-        self._told_end = False
-        self._reader: asyncio.Future[None] | None = None
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether the request has come whole."""
+        return self._inbox.uploaded
 
     async def run(self, app: AppWrapper, scope: HTTPScope) -> None:
         """Lets the application serve the request; whatever it does, the stream comes to an end."""
@@ -87,48 +90,20 @@ class Http2Stream:
 
     def feed(self, data: bytes) -> None:
         """Some of the request's body came in."""
-        self._inbox += data
         self._received += len(data)
-        self._wake()
+        self._inbox.feed(data, end=False)
 
     def feed_end(self) -> bool:
         """The request has come whole; False if its body is not as long as it said."""
         if self._request.length is not None and self._received != self._request.length:
             return False
-        self.uploaded = True
-        self._wake()
+        self._inbox.feed(b"", end=True)
         return True
 
     def lose(self) -> None:
         """The client is gone."""
         self.gone = True
         self._drop()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """ASGI's `receive`."""
-        while True:
-            if self.gone or self.ended:
-                return {"type": "http.disconnect"}
-            if self._inbox or (self.uploaded and not self._told_end):
-                return self._next_part()
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-
-    def _next_part(self) -> ASGIReceiveEvent:
-        data = bytes(self._inbox)
-        self._inbox.clear()
-        self._told_end = self.uploaded
-        if data:
-            self._owner.consumed(self.number, len(data))
-        return {"type": "http.request", "body": data, "more_body": not self.uploaded}
 
     async def send(self, message: ASGISendEvent) -> None:
         """ASGI's `send`."""
@@ -152,13 +127,11 @@ class Http2Stream:
         """The answer has been sent whole."""
         self.ended = True
         self._drop()
-        self._wake()
 
     def _drop(self) -> None:
         # Unread as it is, it has to be given back to the window that all streams share.
-        if self._inbox:
-            self._owner.consumed(self.number, len(self._inbox))
-            self._inbox.clear()
+        if unread := self._inbox.close():
+            self._owner.consumed(self.number, unread)
 
 
 def http_scope(
