@@ -1,9 +1,8 @@
 """The guarded request: one HTTP exchange over ASGI that cannot hang, leak or end twice.
 
-One pump is the only reader of `receive()` and reads until `http.disconnect`: Hypercorn's
-connection reader blocks once its queue of ten unread messages is full, and its `send()` never
-raises for a client that has gone. The request is served in a child task, which a disconnect
-cancels. What comes of a body after its answer is for the server to drop.
+One pump is the only reader of `receive()` and reads until `http.disconnect`, which is the only sign
+of a client that has gone: `send()` raises for none. The request is served in a child task, which a
+disconnect cancels. What comes of a body after its answer is for the server to drop.
 
 Nothing but cancellation leaves `run`: a fault before the answer is answered with 500, a fault in
 it leaves it without an end, which the server shows the client as one that was cut short. A server
@@ -203,7 +202,7 @@ class Exchange:
             if not self._interrupted or self._sender is None or self._sender.uncancel():
                 raise
         except Exception as error:  # noqa: BLE001 - nobody can be told anything any more
-            # Hypercorn knows a connection that was reset, and not one that the kernel gave up.
+            # Not of ours, but other servers' sends raise for a connection that is lost.
             if not isinstance(error, OSError):
                 _log.exception("send_fault")
             self._sender = None
