@@ -171,17 +171,16 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Hands one body message to the server; returns when it took it (backpressure)."""
-        await self._put_body(data, more=True)
+        if not self.gone:
+            self.sent_bytes += len(data)
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
         """Ends the answer, with the last of it."""
         self._ending = True
-        await self._put_body(data, more=False)
-
-    async def _put_body(self, data: bytes, *, more: bool) -> None:
         if not self.gone:
             self.sent_bytes += len(data)
-        await self._put({"type": "http.response.body", "body": data, "more_body": more})
+        await self._put({"type": "http.response.body", "body": data, "more_body": False})
 
     async def reply(self, reply: Reply) -> None:
         """Sends a whole answer."""
