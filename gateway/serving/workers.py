@@ -52,7 +52,9 @@ class Workers:
         self._totals = totals
         self._patience = patience or Patience()
         self._places: dict[int, Child] = {}
-        self._others: set[Child] = set()  # those that leave, and successors that start
+        # Those that leave and successors that start too. Metrics are read in another thread, which
+        # must never find a child missing while it changes its place.
+        self._children: set[Child] = set()
         self._due: dict[int, float] = {}
         self._deaths: deque[float] = deque()
         self._failed_starts = 0
@@ -155,7 +157,7 @@ class Workers:
                 self._give_up("the supervisor has a fault; see the log")
 
     def _all(self) -> list[Child]:
-        return [*self._places.values(), *self._others]
+        return list(self._children)
 
     def _child(self, slot: int) -> Child:
         try:
@@ -163,6 +165,7 @@ class Workers:
         except OSError as error:
             raise WorkersError(f"cannot start a worker: {error.strerror}") from error
         self._totals.add(child.board)
+        self._children.add(child)
         return child
 
     def _look(self) -> None:
@@ -208,12 +211,10 @@ class Workers:
     async def _succeed(self, slot: int, orders: MakeOrders) -> None:
         """Puts a new worker into the place once it listens. Raises `WorkersError`."""
         child = self._child(slot)
-        self._others.add(child)
         child.give(orders(slot))
         why = await child.started()
-        if why is not None or child not in self._others:
+        if why is not None or child not in self._children:
             raise WorkersError(why or _AT_ONCE)
-        self._others.discard(child)
         self._let_go(slot)
         self._places[slot] = child
 
@@ -221,7 +222,6 @@ class Workers:
         self._due.pop(slot, None)
         child = self._places.pop(slot, None)
         if child is not None:
-            self._others.add(child)
             child.retire(self._drain_s)
 
     def _fill(self, slot: int) -> None:
@@ -243,7 +243,7 @@ class Workers:
         why = child.failure
         told = child.state == "leaving"
         in_place = self._places.get(child.slot) is child
-        self._others.discard(child)
+        self._children.discard(child)
         if in_place:
             del self._places[child.slot]
         self._changed.set()
