@@ -17,8 +17,9 @@ class Gate(Protocol):
         """Whether heads have to be judged at all."""
         ...
 
-    def refusal(self, head: RequestHead) -> Reply | None:
-        """The whole answer to a request that is one too many; None to let it in."""
+    def refusal(self, head: RequestHead, peer: str | None) -> Reply | None:
+        """The whole answer to a request that is not served; None to let it in. `peer` is the
+        address that it came from."""
         ...
 
 
@@ -27,7 +28,7 @@ class OpenGate:
 
     shedding: Final = False
 
-    def refusal(self, head: RequestHead) -> Reply | None:
+    def refusal(self, head: RequestHead, peer: str | None) -> Reply | None:
         """Nothing, to nobody."""
         return None
 

@@ -62,6 +62,7 @@ class Http1Protocol:
         self._app = app
         self._config = config
         self._task_group = task_group
+        self._peer = client[0] if client else None
         self._scope: Callable[[Http1Stream], HTTPScope] = partial(
             Http1Stream.scope,
             scheme="https" if ssl else "http",
@@ -139,7 +140,7 @@ class Http1Protocol:
         del self._buffer[:end]
         head = read_head(raw)
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(_request_head(head))
+            reply = self._config.gate.refusal(_request_head(head), self._peer)
             if reply is not None:
                 self._turn_away(head, reply)
                 return True

@@ -74,6 +74,7 @@ class Http2Protocol:
         self._app = app
         self._config = config
         self._task_group = task_group
+        self._peer = client[0] if client else None
         self._scope = partial(
             http_scope,
             scheme="https" if ssl else "http",
@@ -90,9 +91,7 @@ class Http2Protocol:
         self._uploads: dict[int, int] = {}
         self._idle_since = self._loop.time()
         self._half_since: float | None = None
-        self._closing = False
-        self._leaving = False
-        self._draining = False
+        self._closing = self._leaving = self._draining = False
         self._last_stream = _LAST_STREAM
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -166,7 +165,7 @@ class Http2Protocol:
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(request.head())
+            reply = self._config.gate.refusal(request.head(), self._peer)
             if reply is not None:
                 self._turn_away(number, reply, ended=ended)
                 return

@@ -23,17 +23,19 @@ from gateway.errors import Overloaded
 _log: Final = structlog.get_logger("gateway.turn")
 
 TICK_S: Final = 0.05
-LATE_S: Final = 0.015
+LATE_S: Final = 0.01
 _NEXT_TICK_S: Final = 0.01  # after a late one
 # A loop that was late for so long, tick after tick, is under pressure; on time for so long, not.
 _PRESSED_S: Final = 0.2
 _CALM_S: Final = 1.0
 # With fewer turns than that it is something else that holds the loop up.
 FEW: Final = 32
-# The rate, in parts of what ends a second: at first, at least, and where growth gets slow.
-_AT_FIRST: Final = 0.8
-_AT_LEAST: Final = 0.6
+# The rate at first, in parts of what begins a second; of what ends, where its growth gets slow.
+_AT_FIRST: Final = 0.5
 _ENOUGH: Final = 1.1
+# In parts of the most that ended a second lately, which is forgotten by half in so long.
+_AT_LEAST: Final = 0.4
+_LATELY_S: Final = 10.0
 # Seconds in which the rate halves while late; doubles while on time, below `_ENOUGH` and above.
 _HALVES_S: Final = 2.0
 _DOUBLES_S: Final = 1.0
@@ -41,8 +43,8 @@ _CREEPS_S: Final = 5.0
 _LEAST: Final = 10.0  # turns a second
 # After a late tick who asks for too much gets less than its share, down to this part of it.
 _BRAKED: Final = 0.3
-# Over how many seconds rates are averaged: that of ends, and what a tenant asks for.
-_ENDING_S: Final = 0.5
+# Over how many seconds rates are averaged: of begins and ends, and what a tenant asks for.
+_TURNS_S: Final = 0.5
 _ASKING_S: Final = 0.4
 # Turns a second below which a tenant is not kept in mind.
 _FORGOTTEN: Final = 0.5
@@ -73,13 +75,18 @@ class Pressure:
         self.lag_s = 0.0
         self.rate = 0.0
         self._ended = 0
-        self._ending = 0.0
+        self._began = 0
+        self._beginning = self._ending = self._best = 0.0
         self.late = False
         self._pressed_s = 0.0
         self._calm_s = 0.0
         self._refused = False
         self._level = 0.0
         self._tenants: dict[str, _Tenant] = {}
+
+    def began(self) -> None:
+        """A turn was let in, whether it was asked about or not."""
+        self._began += 1
 
     def ended(self) -> None:
         """A turn is over, whatever became of it."""
@@ -102,8 +109,11 @@ class Pressure:
         """`passed_s` seconds have passed since the last tick, `late_s` more than should have."""
         self.lag_s = late_s
         self.late = late_s > LATE_S
-        ended, self._ended = self._ended / passed_s, 0
-        self._ending += min(1.0, passed_s / _ENDING_S) * (ended - self._ending)
+        weight = min(1.0, passed_s / _TURNS_S)
+        self._beginning += weight * (self._began / passed_s - self._beginning)
+        self._ending += weight * (self._ended / passed_s - self._ending)
+        self._began = self._ended = 0
+        self._best = max(self._ending, self._best * 0.5 ** (passed_s / _LATELY_S))
         if self.shedding:
             self._adapt(passed_s)
             return
@@ -111,14 +121,15 @@ class Pressure:
         if self._pressed_s >= _PRESSED_S and self._pressed_s > passed_s:
             self.shedding = True
             self._pressed_s = self._calm_s = 0.0
-            self.rate = self._level = max(_LEAST, max(ended, self._ending) * _AT_FIRST)
+            self.rate = max(_LEAST, self._best * _AT_LEAST, self._beginning * _AT_FIRST)
+            self._level = self.rate
             _log.warning("shedding", loop_lag_ms=round(late_s * 1000), running=self._running())
 
     def _adapt(self, passed_s: float) -> None:
         if self.late:
-            # A loop that is late does what it can, so what ends now is what can be done.
+            # Late by something else than turns, it would otherwise refuse nearly all in the end.
             cut = self.rate * 0.5 ** (passed_s / _HALVES_S)
-            self.rate = max(_LEAST, self._ending * _AT_LEAST, cut)
+            self.rate = max(_LEAST, self._best * _AT_LEAST, cut)
         elif self._refused:
             doubles_s = _DOUBLES_S if self.rate < self._ending * _ENOUGH else _CREEPS_S
             slack = 1 - min(1.0, self.lag_s / LATE_S)

@@ -45,7 +45,7 @@ class Admission:
         try:
             principal = self.identify(request.head, dialect, credentials, authenticator)
         except Unauthorized:
-            self.count_stranger(request)
+            self.count_stranger(request.head, request.exchange.client)
             raise
         request.tenant, request.key = principal.tenant, principal.key
         self.check_origin(request.head, dialect, principal.tenant)
@@ -62,9 +62,9 @@ class Admission:
         credential = extract(head, credentials)
         return authenticator.authenticate(credential, dialect, now=self._now())
 
-    def count_stranger(self, request: Request) -> None:
+    def count_stranger(self, head: RequestHead, peer: str | None) -> None:
         """Counts a request whose credential is wrong. Raises `RateLimited` for one too many."""
-        self._strangers.count(self.visitor(request.head, request.exchange.client))
+        self._strangers.count(self.visitor(head, peer))
 
     def check_origin(self, head: RequestHead, dialect: str, tenant: str) -> None:
         """Raises `Forbidden` for a page of an origin that the tenant does not list."""

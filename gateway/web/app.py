@@ -182,7 +182,7 @@ class App:
         admit = partial(self._admission.admit_tenant, request, endpoint.dialect)
         reply = await endpoint.answer(request.head, body, admit)
         if reply.refused == "unauthorized":
-            self._admission.count_stranger(request)
+            self._admission.count_stranger(request.head, request.exchange.client)
         await self._tell(request, reply)
 
     async def _tell(self, request: Request, reply: Reply) -> None:

@@ -197,6 +197,7 @@ class Chat:
         exchange.cancel_when_gone = not agent.finish_when_gone
         request.tally = tally
         services.recorder.turn_began(tally.dialect, tally.http_version)
+        services.pressure.began()
         try:
             if facts.seat.recorded is None:
                 await self._turn(facts, tally)

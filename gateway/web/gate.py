@@ -3,14 +3,14 @@
 A refusal must cost a small part of what a turn costs, or whoever asks for more than the worker can
 serve gets less served. So it comes before the application: the server asks the gate as soon as it
 has a head, and only while the loop is late or places are scarce. What the gate cannot judge
-(another route, a key that nobody has) it lets in, and the application answers.
+(another route, a page of another origin) it lets in, and the application answers.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from gateway.errors import GatewayError, Overloaded
+from gateway.errors import GatewayError, Overloaded, RateLimited, Unauthorized
 from gateway.messages import Principal, Reply, RequestHead
 from gateway.ports.codecs import Dialect
 from gateway.web.admission import Admission
@@ -27,7 +27,7 @@ class TurnedAway:
     head: RequestHead
     dialect: str
     route: str
-    principal: Principal
+    principal: Principal | None
     kind: str
     reply: Reply
 
@@ -67,8 +67,9 @@ class Gate:
         """Whether heads have to be judged at all."""
         return self.pressure.shedding or self._turns.crowded
 
-    def refusal(self, head: RequestHead) -> Reply | None:
-        """The answer to a turn that is one too many for its tenant; None to let it in."""
+    def refusal(self, head: RequestHead, peer: str | None) -> Reply | None:
+        """The answer to a turn that is one too many for its tenant, or that nobody may ask for;
+        None to let it in. `peer` is the address that it came from."""
         match = self._router.match(head.method, head.path)
         if match is None or match.target is None:
             return None
@@ -78,6 +79,8 @@ class Gate:
                 head, dialect.name, dialect.credentials, self._authenticators[dialect.name]
             )
             self._admission.check_origin(head, dialect.name, principal.tenant)
+        except Unauthorized as error:
+            return self._refuse(head, match, dialect, None, self._stranger(head, peer, error))
         except GatewayError:
             return None
         try:
@@ -88,18 +91,26 @@ class Gate:
             return self._refuse(head, match, dialect, principal, error)
         return None
 
+    def _stranger(self, head: RequestHead, peer: str | None, error: Unauthorized) -> GatewayError:
+        try:
+            self._admission.count_stranger(head, peer)
+        except RateLimited as throttled:
+            return throttled
+        return error
+
     def _refuse(
         self,
         head: RequestHead,
         match: Match[Dialect],
         dialect: Dialect,
-        principal: Principal,
-        error: Overloaded,
+        principal: Principal | None,
+        error: GatewayError,
     ) -> Reply:
         number = request_id(head, self._new_id)
         origin = head.headers.get("origin")
         reply = dialect.encode_error(error)
-        cors = self._cors.headers(dialect.name, principal.tenant, origin)
+        tenant = None if principal is None else principal.tenant
+        cors = self._cors.headers(dialect.name, tenant, origin)
         reply = replace(reply, headers=(*reply.headers, ("x-request-id", number), *cors))
         self._recorder.turned_away(
             TurnedAway(number, head, dialect.name, match.template, principal, error.kind, reply)

@@ -143,8 +143,8 @@ class _Recorder:
                 status=refusal.reply.status,
                 outcome=refusal.kind,
                 kind=refusal.kind,
-                tenant=refusal.principal.tenant,
-                key=refusal.principal.key,
+                tenant=refusal.principal.tenant if refusal.principal else None,
+                key=refusal.principal.key if refusal.principal else None,
                 bytes=len(refusal.reply.body),
             )
         )

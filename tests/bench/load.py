@@ -179,6 +179,7 @@ async def _overload(rig: Rig, seconds: float) -> None:
     after = await rig.closed_loop(_CLOSED, 4)
     _row("from a second later on", f"{after.good / 4:.0f} turns/s, {after.counts()}")
     await _fairness(rig, capacity, seconds)
+    await asyncio.sleep(3)
     burst = await rig.burst(500)
     _row("500 connections at once", f"{burst.counts()}, {burst.times(200)}")
 

@@ -22,7 +22,8 @@ class Guard:
         self.shedding = True
         self.heads: list[RequestHead] = []
 
-    def refusal(self, head: RequestHead) -> Reply | None:
+    def refusal(self, head: RequestHead, peer: str | None) -> Reply | None:
+        assert peer == "127.0.0.1"
         self.heads.append(head)
         if not head.path.startswith("/no"):
             return None

@@ -52,6 +52,7 @@ class Loop:
             except Overloaded:
                 return False
         self.let_in[tenant] += 1
+        self.pressure.began()
         self.running += 1
         return True
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.strangers import PER_MINUTE
 from gateway.errors import Overloaded
 from gateway.messages import Headers, Reply, RequestHead
 from gateway.settings import load_settings
@@ -49,7 +50,7 @@ def head_of(request: Request) -> RequestHead:
 
 
 def asked(gateway: Built, request: Request) -> Reply | None:
-    return gateway.app.gate.refusal(head_of(request))
+    return gateway.app.gate.refusal(head_of(request), "192.0.2.1")
 
 
 @pytest.mark.parametrize("chat", ALL, ids=lambda chat: chat.id)
@@ -67,15 +68,13 @@ async def test_a_turn_too_many_is_refused_as_its_dialect_does(gateway: Built, ch
 
 
 @pytest.mark.parametrize("chat", MAIN, ids=lambda chat: chat.dialect)
-async def test_what_is_no_turn_of_a_known_caller_is_left_to_the_application(
+async def test_what_is_no_turn_that_a_caller_may_ask_for_is_left_to_the_application(
     gateway: Built, chat: Chat
 ) -> None:
     request = chat.request("c1", "Hello")
-    stranger = chat.request("c1", "Hello", credential="nobody")
     elsewhere = request.plus(("origin", "https://elsewhere.example"))
     with pressed(gateway):
         for other in (
-            stranger,
             elsewhere,
             request.to("OPTIONS", request.path),
             request.to("GET", "/livez"),
@@ -83,6 +82,20 @@ async def test_what_is_no_turn_of_a_known_caller_is_left_to_the_application(
         ):
             assert asked(gateway, other) is None
     assert gateway.metrics.total("chatgw_refused_total", chat.dialect, "overloaded") == 0
+
+
+@pytest.mark.parametrize("chat", MAIN, ids=lambda chat: chat.dialect)
+async def test_a_wrong_key_is_answered_as_the_application_does(gateway: Built, chat: Chat) -> None:
+    stranger = chat.request("c1", "Hello", credential="nobody")
+    with pressed(gateway):
+        answers = [asked(gateway, stranger) for _ in range(PER_MINUTE + 1)]
+    first, last = answers[0], answers[-1]
+    assert first is not None
+    assert last is not None
+    assert (first.status, last.status) == (401, 429)
+    assert int(dict(last.headers)["retry-after"]) >= 1
+    assert gateway.metrics.total("chatgw_refused_total", chat.dialect, "unauthorized") == PER_MINUTE
+    assert gateway.metrics.total("chatgw_limited_total", "wrong_credentials") == 1
 
 
 async def test_a_page_may_read_the_refusal(gateway: Built) -> None:
