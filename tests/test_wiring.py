@@ -3,6 +3,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -12,6 +13,7 @@ from gateway.settings import Settings, load_settings
 from gateway.transport.asgi import Message
 from gateway.wiring import Asgi, Built, build
 from gateway.wiring.access import session_tokens
+from gateway.wiring.ids import NewIds
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.routes import WIDGET, credential_field
 from tests.model_streams import openai_stream
@@ -202,3 +204,12 @@ def test_only_tenants_with_a_secret_have_session_tokens(tmp_path: Path) -> None:
     plain = tenant("plain", dialects={"helper": {"session_secrets": []}})
     values = config(NOBODY, tenants={"acme": tenant("acme"), "plain": plain})
     assert session_tokens(settings(tmp_path, values)).tenants == ("acme",)
+
+
+def test_new_ids_are_uuids_of_version_4_and_never_the_same() -> None:
+    new_id = NewIds()
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    for text in ids:
+        parsed = UUID(text)
+        assert (parsed.version, parsed.variant, str(parsed)) == (4, RFC_4122, text)

@@ -1,7 +1,6 @@
 """Settings in, a running gateway out: the only module that names concrete classes."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from gateway.web.gate import TurnedAway
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints, upstreams
+from gateway.wiring.ids import NewIds
 
 Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
 __all__ = ["Built", "build"]
@@ -76,7 +76,7 @@ async def build(
         models = upstreams.models(settings, metrics.upstreams, stack, embedded_url)
         tokens = access.session_tokens(settings)
         turns = RunningTurns(settings.limits.turns_in_flight, len(settings.tenants))
-        limits = access.limits(settings, ledger, metrics, _new_id)
+        limits = access.limits(settings, ledger, metrics, NewIds())
         await stack.enter_async_context(limits.renewing())
         pressure = Pressure(lambda: turns.count)
         stack.enter_context(pressure.measuring())
@@ -94,7 +94,7 @@ async def build(
             endpoints.unkeyed(settings, tokens),
             probes,
             _Recorder(metrics),
-            _new_id,
+            services.new_id,
         )
         yield Built(app, store, tokens, turns, metrics)
 
@@ -150,10 +150,6 @@ class _Recorder:
         )
 
 
-def _new_id() -> str:
-    return str(uuid.uuid4())
-
-
 def store_of(settings: Settings) -> tuple[ConversationStore, Ledger]:
     """Where the conversations are, and the limits' state in the same place; not opened yet."""
     scheme, _, path = settings.store.url.partition(":")
@@ -202,7 +198,7 @@ def _services(
             keep_alive_s=limits.stream_keep_alive_s,
             output_bytes=limits.output_bytes,
         ),
-        new_id=_new_id,
+        new_id=NewIds(),
         now=time,
     )
 
