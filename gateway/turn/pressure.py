@@ -25,8 +25,9 @@ _log: Final = structlog.get_logger("gateway.turn")
 TICK_S: Final = 0.05
 LATE_S: Final = 0.01
 _NEXT_TICK_S: Final = 0.01  # after a late one
-# A loop that was late for so long, tick after tick, is under pressure; on time for so long, not.
-_PRESSED_S: Final = 0.2
+# A loop whose ticks were late for so long, two at least, is under pressure; on time for so long,
+# not.
+_PRESSED_S: Final = 0.05
 _CALM_S: Final = 1.0
 # With fewer turns than that it is something else that holds the loop up.
 FEW: Final = 32
