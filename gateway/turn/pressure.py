@@ -27,7 +27,7 @@ LATE_S: Final = 0.01
 _NEXT_TICK_S: Final = 0.01  # after a late one
 # A loop whose ticks were late for so long, two at least, is under pressure; on time for so long,
 # not.
-_PRESSED_S: Final = 0.05
+_PRESSED_S: Final = 0.1
 _CALM_S: Final = 1.0
 # With fewer turns than that it is something else that holds the loop up.
 FEW: Final = 32
