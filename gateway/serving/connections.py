@@ -91,7 +91,7 @@ class ServingConfig(Config):
     `keep_alive_timeout` (Hypercorn's) is the seconds that an idle connection stays, `unread_s`
     those after which a client that takes nothing of its answer is broken off. `refused` is called
     with the error kind of each request that is refused before the application sees it. `gate`
-    judges each request's head.
+    judges requests by their heads while it sheds.
     """
 
     def __init__(

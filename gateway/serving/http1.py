@@ -208,13 +208,13 @@ class Http1Protocol:
         size = head.body_bytes
         stays = (
             size is not None
-            and size <= len(self._buffer)
+            and size == len(self._buffer)  # what was sent ahead may be sent again elsewhere
             and head.keeps_alive
             and not self._config.connections.draining
         )
         keeps_up = self._out.write(self._answer(reply, close=not stays))
         if stays and keeps_up:
-            del self._buffer[:size]
+            self._buffer.clear()
             self._connection.rest(on=True)
         else:
             self._hang_up()
@@ -300,4 +300,10 @@ def _request_head(head: Head) -> RequestHead:
         for name, values in head.fields.items()
         for value in values
     )
-    return RequestHead(head.method.decode("ascii"), path, query, Headers(fields))
+    return RequestHead(
+        head.method.decode("ascii"),
+        path,
+        query,
+        Headers(fields),
+        http_version=head.version.removeprefix(b"HTTP/").decode("ascii"),
+    )

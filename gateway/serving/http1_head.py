@@ -23,6 +23,7 @@ _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 # Python refuses to read a number of thousands of digits.
 _LENGTH_DIGITS: Final = 18
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _SCHEME_PORT: Final = re.compile(rb":(?:80|443)?\Z")
 
 
@@ -104,7 +105,7 @@ def _fields(lines: list[bytes]) -> dict[bytes, list[bytes]]:
     fields: dict[bytes, list[bytes]] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or name != name.strip(b" \t") or not name:
+        if not colon or not _NAME.fullmatch(name):
             raise Refused(400, "a header line is malformed")
         fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return fields

@@ -137,7 +137,7 @@ class Http2Protocol:
         elif isinstance(event, StreamEnded):
             self._request_ended(event.stream_id)
         elif isinstance(event, StreamReset):
-            if not event.remote_reset and event.stream_id not in self._streams:
+            if not event.remote_reset and event.stream_id not in {*self._streams, *self._uploads}:
                 self._config.refused("bad_request")
             self._reset(event.stream_id)
         elif isinstance(event, HeadersTooLong):
@@ -155,7 +155,8 @@ class Http2Protocol:
             self._config.refused("overloaded" if self._is_full else "draining")
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
-        if number not in self._h2.streams:
+        opened = self._h2.streams.get(number)
+        if opened is None or opened.closed:
             return  # it was reset by what came after it in the same read
         ended = event.stream_ended is not None
         try:
@@ -167,24 +168,24 @@ class Http2Protocol:
         if self._config.gate.shedding:
             reply = self._config.gate.refusal(request.head(), self._peer)
             if reply is not None:
-                self._turn_away(number, reply, ended=ended)
+                self._turn_away(opened, reply, ended=ended)
                 return
-        stream = Http2Stream(self, self._h2.streams[number], request)
+        stream = Http2Stream(self, opened, request)
         self._streams[number] = stream
         self._task_group.spawn(stream.run, self._app, self._scope(request))
 
-    def _turn_away(self, number: int, reply: Reply, *, ended: bool) -> None:
-        """Answers a request of which only the head was read."""
+    def _turn_away(self, stream: H2Stream, reply: Reply, *, ended: bool) -> None:
+        """Answers a request of which only the head was read, without a body if it does not fit."""
         fields = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
-        self._head(number, reply.status, fields)
+        self._head(stream.stream_id, reply.status, fields)
         self._out.flush()
-        if not self._out.now(self._h2.streams[number], reply.body):
-            self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
+        if not self._out.now(stream, reply.body) and self._out.is_full:
+            self._reset_stream(stream.stream_id, ErrorCodes.REFUSED_STREAM)
             return
-        self._h2.end_stream(number)
+        self._h2.end_stream(stream.stream_id)
         self._idle_since = self._loop.time()
         if not ended:
-            self._linger(number)
+            self._linger(stream.stream_id)
 
     @property
     def _is_full(self) -> bool:

@@ -115,7 +115,7 @@ async def serving(
     HTTP/1.1 and h2c on `sockets`; on `secure`, under `tls`, whichever of both its ALPN chose.
     `connections` tells what is open of a drain; a client that takes nothing for `unread_s` is
     broken off. `refused` hears the error kind of each request that is no request at all; `gate`
-    judges the others by their heads, before the application.
+    judges the others by their heads, before the application, while it sheds.
     Raises `UntestedVersion`.
     """
     install()

@@ -36,6 +36,7 @@ class World:
         self.app = App()
         self.guard = Guard()
         self.connections = Connections()
+        self.refused: list[str] = []
 
 
 @asynccontextmanager
@@ -50,6 +51,7 @@ async def guarded(*, unread_s: float = 30) -> AsyncIterator[World]:
                 stop,
                 idle_s=30,
                 connections=world.connections,
+                refused=world.refused.append,
                 gate=world.guard,
             )
         )
@@ -98,13 +100,25 @@ async def test_the_connection_of_a_refused_request_serves_the_next_one() -> None
         await connection.close()
 
 
-async def test_what_was_sent_ahead_is_answered_in_its_order() -> None:
+async def test_what_was_sent_ahead_of_a_refusal_is_answered_and_what_comes_after_it_is_not() -> (
+    None
+):
     async with guarded() as world:
-        refused = POST % (b"no", b"content-length: 5\r\n") + b"hello"
         served = GET % (b"parts", b"")
-        last = GET % (b"no", b"connection: close\r\n")
-        answers = await everything(world.address, refused + served + refused + served + last)
-        assert statuses(answers) == [503, 200, 503, 200, 503]
+        refused = POST % (b"no", b"content-length: 5\r\n") + b"hello"
+        answers = await everything(world.address, served + served + refused + served)
+        assert statuses(answers) == [200, 200, 503]
+        assert world.app.paths == ["/parts", "/parts"]
+
+
+@pytest.mark.parametrize(
+    "field", [b"Content-Length\x0b: 60", b"Transfer-Encoding\x0b: chunked", b"content length: 5"]
+)
+async def test_a_name_that_is_none_hides_no_second_request_behind_a_refusal(field: bytes) -> None:
+    async with guarded() as world:
+        sent = POST % (b"no", field + b"\r\n") + GET % (b"echo", b"")
+        assert statuses(await everything(world.address, sent)) == [400]
+        assert world.app.seen == []
 
 
 @pytest.mark.parametrize(
@@ -188,9 +202,30 @@ async def test_a_stream_of_http_2_is_refused_and_its_neighbour_served() -> None:
         assert world.guard.heads[0].http_version == "2"
 
 
-async def test_a_stream_whose_refusal_does_not_fit_its_window_is_reset_as_refused() -> None:
+async def test_a_refusal_that_does_not_fit_its_window_has_no_body() -> None:
     async with guarded() as world:
         client = await Frames.open(world.address, settings={4: 3})
         async with client:
-            client.write(client.request(1, "/no"))
-            assert await client.reset(1) == 7  # REFUSED_STREAM, so it may be asked again
+            for number in range(1, 401, 2):
+                client.write(client.request(number, "/no"))
+                assert await client.status(number) == "503"
+                assert await client.body(number) == []
+
+
+async def test_a_stream_that_is_refused_and_reset_in_one_read_harms_no_other() -> None:
+    async with guarded() as world, await Frames.open(world.address) as client:
+        client.write(
+            client.request(1, "/wait"), client.request(3, "/no"), client.rst(3), client.request(5)
+        )
+        assert await client.status(5) == "200"
+        world.app.gate.set()
+        assert await client.status(1) == "200"
+
+
+async def test_a_refused_upload_of_another_length_is_counted_once() -> None:
+    async with guarded() as world, await Frames.open(world.address) as client:
+        client.write(client.request(1, "/no", ("content-length", "5"), method="POST", end=False))
+        assert await client.status(1) == "503"
+        client.write(client.data(1, b"abc", end=True), client.request(3))
+        assert await client.status(3) == "200"
+        assert world.refused == []
