@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf, isinf
 from typing import Final
 
 import structlog
@@ -34,7 +35,8 @@ FEW: Final = 32
 # The rate at first, in parts of what begins a second; of what ends, where its growth gets slow.
 _AT_FIRST: Final = 0.5
 _ENOUGH: Final = 1.1
-# In parts of the most that ended a second lately, which is forgotten by half in so long.
+# In parts of the most that ended a second lately, which is forgotten by half in so long, but not
+# while less is let in for being late.
 _AT_LEAST: Final = 0.4
 _LATELY_S: Final = 10.0
 # Seconds in which the rate halves while late; doubles while on time, below `_ENOUGH` and above.
@@ -47,9 +49,11 @@ _BRAKED: Final = 0.3
 # Over how many seconds rates are averaged: of begins and ends, and what a tenant asks for.
 _TURNS_S: Final = 0.5
 _ASKING_S: Final = 0.4
+# Below such a share one request is more than a rate can tell, and only credit counts.
+_MEASURED: Final = 1 / _ASKING_S
 # Turns a second below which a tenant is not kept in mind.
 _FORGOTTEN: Final = 0.5
-# Seconds of a greedy tenant's share that it may take at once.
+# Seconds of its share that a tenant may take at once.
 _BURST_S: Final = 0.1
 
 
@@ -99,7 +103,8 @@ class Pressure:
         if known is None:
             known = self._tenants[tenant] = _Tenant()
         known.came += 1
-        if known.rate <= self._level:
+        modest = known.rate <= self._level and self._level >= _MEASURED
+        if modest and known.came <= max(FEW, min(self._level, self.rate) * _BURST_S):
             return
         if known.credit < 1.0 and self._running() >= FEW:
             self._refused = True
@@ -114,7 +119,9 @@ class Pressure:
         self._beginning += weight * (self._began / passed_s - self._beginning)
         self._ending += weight * (self._ended / passed_s - self._ending)
         self._began = self._ended = 0
-        self._best = max(self._ending, self._best * 0.5 ** (passed_s / _LATELY_S))
+        if not (self.late and self.shedding):
+            self._best *= 0.5 ** (passed_s / _LATELY_S)
+        self._best = max(self._ending, self._best)
         if self.shedding:
             self._adapt(passed_s)
             return
@@ -150,16 +157,18 @@ class Pressure:
         for name, tenant in list(self._tenants.items()):
             tenant.rate += weight * (tenant.came / passed_s - tenant.rate)
             tenant.came = 0
-            if tenant.rate < _FORGOTTEN:
+            if tenant.rate < _FORGOTTEN and tenant.credit >= 1.0:
                 del self._tenants[name]
         rates = [tenant.rate for tenant in self._tenants.values()]
         self._level = _even_share(rates, self.rate)
-        greedy = [tenant for tenant in self._tenants.values() if tenant.rate > self._level]
-        # Only these are held back further while the loop is late.
+        # Only who asks for too much is held back further while the loop is late.
         brake = min(1.0, max(_BRAKED, 1.5 - self.lag_s / LATE_S))
-        for tenant in greedy:
-            most = max(1.0, self._level * _BURST_S)
-            tenant.credit = min(most, tenant.credit + brake * self._level * passed_s)
+        # With nobody greedy the level has no end.
+        share = self.rate / max(1, len(rates)) if isinf(self._level) else self._level
+        most = max(1.0, share * _BURST_S)
+        for tenant in self._tenants.values():
+            gets = share * (brake if tenant.rate > self._level else 1.0)
+            tenant.credit = min(most, tenant.credit + gets * passed_s)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -191,4 +200,4 @@ def _even_share(rates: Collection[float], total: float) -> float:
         if asked >= even:
             return even
         left -= asked
-    return float("inf")
+    return inf
