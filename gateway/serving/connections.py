@@ -1,11 +1,20 @@
 """The open connections of one worker, for those who have to tell all of them something."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from hypercorn.config import Config
 
-from gateway.messages import Reply, RequestHead
+from gateway.messages import Headers, Reply, RequestHead
+
+
+def request_head(
+    method: str, target: bytes, fields: Iterable[tuple[bytes, bytes]], version: str
+) -> RequestHead:
+    """A head as a gate judges it; `target` is ASCII, values are Latin-1 (RFC 9110 section 5.5)."""
+    path, _, query = target.decode("ascii").partition("?")
+    read = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+    return RequestHead(method, path, query, Headers(read), http_version=version)
 
 
 class Gate(Protocol):

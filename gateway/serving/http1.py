@@ -27,7 +27,7 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, HTTPScope, TaskGroup, WorkerContext
 
-from gateway.messages import Headers, Reply, RequestHead
+from gateway.messages import Reply
 from gateway.replies import json_reply
 from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
@@ -140,7 +140,7 @@ class Http1Protocol:
         del self._buffer[:end]
         head = read_head(raw)
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(_request_head(head), self._peer)
+            reply = self._config.gate.refusal(head.for_gate(), self._peer)
             if reply is not None:
                 self._turn_away(head, reply)
                 return True
@@ -291,19 +291,3 @@ class Http1Protocol:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
-
-
-def _request_head(head: Head) -> RequestHead:
-    path, _, query = head.target.decode("ascii").partition("?")
-    fields = tuple(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, values in head.fields.items()
-        for value in values
-    )
-    return RequestHead(
-        head.method.decode("ascii"),
-        path,
-        query,
-        Headers(fields),
-        http_version=head.version.removeprefix(b"HTTP/").decode("ascii"),
-    )

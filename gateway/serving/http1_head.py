@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.messages import RequestHead
+from gateway.serving.connections import request_head
+
 HEAD_BYTES: Final = 32_768
 BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 """What is no line end and may not stand in a line either."""
@@ -58,6 +61,12 @@ class Head:
         """Whether the client wants another request on the connection (RFC 9112 section 9.3)."""
         options = b",".join(self.fields.get(b"connection", ())).lower().split(b",")
         return self.version == b"HTTP/1.1" and b"close" not in map(bytes.strip, options)
+
+    def for_gate(self) -> RequestHead:
+        """As a gate judges it."""
+        fields = ((name, value) for name, values in self.fields.items() for value in values)
+        version = self.version.removeprefix(b"HTTP/").decode("ascii")
+        return request_head(self.method.decode("ascii"), self.target, fields, version)
 
 
 def head_end(buffer: bytearray, seen: int) -> int:

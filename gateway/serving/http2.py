@@ -166,7 +166,7 @@ class Http2Protocol:
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(request.head(), self._peer)
+            reply = self._config.gate.refusal(request.for_gate(), self._peer)
             if reply is not None:
                 self._turn_away(opened, reply, ended=ended)
                 return

@@ -15,7 +15,8 @@ from hpack import HPACKError
 from hpack.hpack import Decoder, decode_integer
 from hpack.struct import HeaderTuple
 
-from gateway.messages import Headers, RequestHead
+from gateway.messages import RequestHead
+from gateway.serving.connections import request_head
 from gateway.serving.http1_head import HOST
 from gateway.serving.http2_floods import Flood
 
@@ -64,13 +65,9 @@ class RequestFields:
     fields: list[Field]
     length: int | None
 
-    def head(self) -> RequestHead:
-        """As the application knows a request's head."""
-        path, _, query = self.target.decode("ascii").partition("?")
-        fields = tuple(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fields
-        )
-        return RequestHead(self.method, path, query, Headers(fields), http_version="2")
+    def for_gate(self) -> RequestHead:
+        """As a gate judges it."""
+        return request_head(self.method, self.target, self.fields, "2")
 
 
 class HeaderDecoder(Decoder):

@@ -1,6 +1,5 @@
 """The endpoints beside the chat routes, out of the settings."""
 
-import uuid
 from collections.abc import Mapping
 from time import time
 
@@ -10,6 +9,7 @@ from gateway.neighbours import keyed_endpoints, open_endpoints
 from gateway.ports.conversations import ConversationStore
 from gateway.ports.routes import Authenticator, Endpoint, OpenEndpoint
 from gateway.settings import Settings
+from gateway.wiring.ids import NewIds
 
 
 def keyed(
@@ -30,7 +30,7 @@ def keyed(
         personas={name: it.dialects.hyperleap.personas for name, it in tenants.items()},
         models=models,
         now=time,
-        new_id=lambda: str(uuid.uuid4()),
+        new_id=NewIds(),
     )
 
 

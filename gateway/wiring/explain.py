@@ -2,7 +2,6 @@
 
 from time import time
 from typing import Final
-from uuid import uuid4
 
 from gateway.access.claims import LimitName
 from gateway.access.strangers import Strangers
@@ -15,6 +14,7 @@ from gateway.stores.memory import MemoryStore
 from gateway.web.admission import Admission
 from gateway.web.explain import Explainer, Guarded
 from gateway.wiring import access, endpoints
+from gateway.wiring.ids import NewIds
 
 
 class _Uncounted:
@@ -32,7 +32,7 @@ def explainer(settings: Settings) -> Explainer:
     """What a gateway with these settings would do; starts nothing."""
     tokens = access.session_tokens(settings)
     judges = access.authenticators(settings, tokens)
-    limits = access.limits(settings, MemoryLedger(), _NOBODY, lambda: str(uuid4()))
+    limits = access.limits(settings, MemoryLedger(), _NOBODY, NewIds())
     visitors = Visitors(settings.server.trusted_proxies)
     store: ConversationStore = MemoryStore()
     chats = [

@@ -167,10 +167,10 @@ async def _compare(
     """The same numbers from all three sides; one turn and one call came before the clients."""
     gateway, ends = world.gateway, clients.ends
     turns = ends.total() - ends["overloaded"]
-    await asyncio.sleep(2.5)  # a page is served again for a second
-    counted = await gateway.by("chatgw_turns_total", "outcome")
-    calls = await gateway.total("chatgw_upstream_calls_total")
-    shed = await gateway.total("chatgw_refused_total", kind="overloaded")
+    page = await gateway.settled()
+    counted = page.by("chatgw_turns_total", "outcome")
+    calls = page.total("chatgw_upstream_calls_total")
+    shed = page.total("chatgw_refused_total", kind="overloaded")
     named = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
     table.line(f"{phase}: ends that clients saw", named)
     table.line(f"{phase}: turns without exactly one end", clients.bad[:3] or 0, ok=not clients.bad)
