@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -151,6 +152,8 @@ class Child:
         finally:
             self._woken()
             self._writer.transport.abort()
+            with suppress(OSError):  # a killed worker's end, which is looked at elsewhere
+                await self._writer.wait_closed()
 
     def _take(self, word: dict[str, object]) -> None:
         match word:
