@@ -6,7 +6,7 @@ the two framings that the gateway uses.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final, NamedTuple, cast
 
 _LENGTH: Final = b"content-length:"
@@ -14,16 +14,18 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class Upstream(asyncio.Protocol):
-    """Answers each request of a connection with `answer`, `wait_s` after its last byte.
+    """Answers each request of a connection with `parts`, `wait_s` after the last byte of it, and
+    each part `gap_s` after the one before.
 
     `calls` counts the requests of all connections.
     """
 
     calls = 0
 
-    def __init__(self, answer: bytes, wait_s: float) -> None:
-        self._answer = answer
+    def __init__(self, parts: Sequence[bytes], wait_s: float, gap_s: float) -> None:
+        self._parts = parts
         self._wait_s = wait_s
+        self._gap_s = gap_s
         self._seen = b""
         self._transport: asyncio.Transport | None = None
 
@@ -38,14 +40,17 @@ class Upstream(asyncio.Protocol):
             self._seen = self._seen[size:]
             Upstream.calls += 1
             if self._wait_s:
-                asyncio.get_running_loop().call_later(self._wait_s, self._reply)
+                asyncio.get_running_loop().call_later(self._wait_s, self._reply, 0)
             else:
-                self._reply()
+                self._reply(0)
 
-    def _reply(self) -> None:
+    def _reply(self, number: int) -> None:
         assert self._transport is not None
-        if not self._transport.is_closing():
-            self._transport.write(self._answer)
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._parts[number])
+        if number + 1 < len(self._parts):
+            asyncio.get_running_loop().call_later(self._gap_s, self._reply, number + 1)
 
 
 def _request_size(seen: bytes) -> int | None:
@@ -161,9 +166,14 @@ class Crowd:
             connection.close()
 
 
-async def serve(answer: bytes, *, wait_s: float = 0.0) -> tuple[asyncio.Server, int]:
-    """An upstream on a free port of loopback, and the port."""
+async def serve(
+    parts: Sequence[bytes], *, wait_s: float = 0.0, gap_s: float = 0.0
+) -> tuple[asyncio.Server, int]:
+    """An upstream on a free port of loopback, and the port; see `Upstream`."""
     loop = asyncio.get_running_loop()
-    made: Callable[[], Upstream] = lambda: Upstream(answer, wait_s)  # noqa: E731 - typed for mypy
+
+    def made() -> Upstream:
+        return Upstream(parts, wait_s, gap_s)
+
     server = await loop.create_server(made, "127.0.0.1", 0, backlog=2048)
     return server, server.sockets[0].getsockname()[1]

@@ -23,7 +23,7 @@ def message(chat: Chat, number: int, tenant_name: str) -> bytes:
 async def test_a_flood_is_refused_cheaply_and_counted_and_nobody_else_is(tmp_path: Path) -> None:
     body = b"".join(openai_stream(("one ", "two"), usage=(5, 2)))
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
-    server, port = await serve(head % len(body) + body)
+    server, port = await serve([head % len(body) + body])
     values = config(
         {"main": upstream(f"http://127.0.0.1:{port}/v1", max_in_flight=1000)},
         tenants={name: tenant(name) for name in ("flood", "calm")},
