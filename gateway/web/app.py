@@ -147,10 +147,10 @@ class App:
             return
         match = self._router.match(head.method, head.path)
         request.dialect = match.owner if match else self._router.nearest_owner(head.path)
+        request.template = match.template if match else None
         _check_head(head)
         if match is None:
             raise HttpError(404, "no such route")
-        request.template = match.template
         if head.method == "OPTIONS":
             origin = head.headers.get("origin")
             request.quiet = True
@@ -166,7 +166,7 @@ class App:
         if match.target is None:
             allow = ", ".join(match.methods)
             raise HttpError(405, f"{head.method} is not for this route", {"allow": allow})
-        request.head = replace(head, params=match.params)
+        request.head = replace(head, path=match.path, params=match.params)
         await match.target(request)
 
     async def _ask(self, request: Request, endpoint: Endpoint) -> None:

@@ -1,8 +1,8 @@
 """Finds the route of a request.
 
 Paths are compared segment by segment before percent-decoding, so an encoded slash stays inside
-its segment; a parameter takes exactly one segment. Where GET is taken, HEAD is (RFC 9110 section
-9.1).
+its segment; a parameter takes exactly one segment. A slash at the end means nothing: the vendors'
+servers serve such a path too. Where GET is taken, HEAD is (RFC 9110 section 9.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[T]):
-    """A path that some route has. `target` is None if none of them takes the method."""
+    """A path that some route has, without a slash at its end. `target` is None if none of them
+    takes the method."""
 
+    path: str
     template: str
     params: Mapping[str, str]
     methods: tuple[str, ...]
@@ -45,14 +47,15 @@ class Router(Generic[T]):
 
     def match(self, method: str, path: str) -> Match[T] | None:
         """The route of a raw path, or None for a path that no route has."""
+        path = path.removesuffix("/")
         methods = self._fixed.get(path)
         if methods is not None:
-            return _found(path, {}, methods, method)
+            return _found(path, path, {}, methods, method)
         segments = tuple(path.split("/")[1:])
         for pattern, (template, methods) in self._patterns.items():
             params = _params(pattern, segments)
             if params is not None:
-                return _found(template, params, methods, method)
+                return _found(path, template, params, methods, method)
         return None
 
     def nearest_owner(self, path: str) -> str | None:
@@ -70,14 +73,18 @@ class Router(Generic[T]):
 
 
 def _found(
-    template: str, params: Mapping[str, str], methods: Mapping[str, tuple[str, T]], method: str
+    path: str,
+    template: str,
+    params: Mapping[str, str],
+    methods: Mapping[str, tuple[str, T]],
+    method: str,
 ) -> Match[T]:
     implied = {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
     allowed = tuple(sorted({*methods, *implied}))
     if method == "HEAD" and method not in methods:
         method = "GET"
     owner, target = methods.get(method, (next(iter(methods.values()))[0], None))
-    return Match(template, params, allowed, target, owner)
+    return Match(path, template, params, allowed, target, owner)
 
 
 def _params(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -57,12 +58,12 @@ async def test_a_one_shot_route_declares_its_length(world: World, chat: Chat) ->
 IDS = re.compile(
     rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     rb"|\b[a-z0-9]{32}\b"
-    rb'|(?<="created":) ?\d+'
+    rb'|(?<="created":)\d+|(?<="latency_ms":)\d+|(?<="latencyMs":)\d+'
 )
 
 
 def faceless(answer: Answer) -> tuple[object, ...]:
-    """An answer without its ids and its time."""
+    """An answer without its ids and its times."""
     fields = [field for field in answer.headers if field[0] not in {"date", "x-request-id"}]
     return (answer.status, fields, IDS.sub(b"*", answer.body))
 
@@ -95,6 +96,15 @@ async def test_an_alias_gives_the_same_bytes_apart_from_ids(
         world.reply(*DELTAS)
         seen.append(faceless(await world.ask(chat, "Hello", protocol=protocol)))
     assert all(one == seen[0] for one in seen)
+
+
+@pytest.mark.parametrize("chat", [chat for chat in ALL if chat.accept is None], ids=by_id)
+async def test_a_slash_at_the_end_of_the_path_changes_nothing(world: World, chat: Chat) -> None:
+    seen = []
+    for path in (chat.path, f"{chat.path}/"):
+        world.reply(*DELTAS)
+        seen.append(faceless(await world.ask(replace(chat, path=path), "Hello")))
+    assert (seen[0][0], seen[1]) == (200, seen[0])
 
 
 @pytest.mark.parametrize("chat", STREAMING, ids=by_id)

@@ -36,8 +36,8 @@ def test_a_parameter_is_percent_decoded() -> None:
         "/sessions//messages",
         "/sessions/a/b/messages",
         "/sessions/%ff/messages",
-        "/sessions/a/messages/",
-        "/chat/",
+        "/sessions//",
+        "/chat//",
         "/nothing",
         "/",
         "",
@@ -45,6 +45,16 @@ def test_a_parameter_is_percent_decoded() -> None:
 )
 def test_other_paths_are_not_found(path: str) -> None:
     assert ROUTER.match("POST", path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [("/chat/", "/chat"), ("/sessions/a/messages/", "/sessions/{id}/messages")],
+)
+def test_a_slash_at_the_end_means_nothing(path: str, template: str) -> None:
+    match = ROUTER.match("POST", path)
+    assert match is not None
+    assert (match.path, match.template) == (path[:-1], template)
 
 
 def test_an_encoded_slash_stays_inside_its_segment() -> None:
