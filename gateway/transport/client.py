@@ -33,7 +33,7 @@ from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.messages import Headers, Prompt, UpstreamRequest
 from gateway.ports.codecs import Decoder, Upstream
 from gateway.transport.failures import CLIENT_ERRORS, failure
-from gateway.transport.stream import GRACE_S, HttpStream, abort
+from gateway.transport.stream import GRACE_S, HttpStream, abort, read_any
 
 # A token of a few bytes comes in an event of some hundred: room for all of a longest reply's.
 STREAM_BYTES: Final = 64 * 1024 * 1024
@@ -237,7 +237,7 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     try:
         async with asyncio.timeout(_ERROR_BODY_S):
             while len(body) < _ERROR_BODY_BYTES:
-                chunk = await response.content.readany()
+                chunk = await read_any(response.content)
                 if not chunk:
                     break
                 body += chunk

@@ -94,7 +94,7 @@ class HttpStream:
             if self._decoder.finishing:
                 chunk = await self._last_bytes()
             else:
-                chunk = await self._content.readany()
+                chunk = await read_any(self._content)
         except CLIENT_ERRORS as error:
             meaning = failure(error, answering=True)
             if not isinstance(meaning, Truncated):
@@ -118,7 +118,7 @@ class HttpStream:
             self._grace_by = asyncio.get_running_loop().time() + self._grace_s
         try:
             async with asyncio.timeout_at(self._grace_by) as grace:
-                return await self._content.readany()
+                return await read_any(self._content)
         except TimeoutError:
             if not grace.expired():
                 raise
@@ -136,6 +136,15 @@ class HttpStream:
         # of the body waiting.
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(HttpProcessingError(message="malformed body"))
+
+
+async def read_any(content: aiohttp.StreamReader) -> bytes:
+    """What of a body has come, none at its end. Raises `CLIENT_ERRORS`."""
+    try:
+        return await content.readany()
+    except RuntimeError:
+        # aiohttp's word for a body without an end on a connection that is no more.
+        raise HttpProcessingError(message="malformed body") from None
 
 
 def _connection_lost(response: aiohttp.ClientResponse) -> "asyncio.Future[None] | None":

@@ -106,6 +106,21 @@ async def test_a_malformed_chunk_in_mid_stream_is_told_at_once(
     await left(upstream.requests[0])
 
 
+@pytest.mark.parametrize("passes", range(5))
+async def test_a_malformed_chunk_is_one_whenever_the_next_read_comes(
+    make: Make, upstream: ScriptedUpstream, passes: int
+) -> None:
+    whole = b"%x\r\n%b\r\n" % (len(EVENTS[1]), EVENTS[1])
+    upstream.play(stream(Sleep(0.05), Unframed(whole + b"zz\r\n"), Hang()))
+    running = await make().call(PROMPT)
+    assert await running.read() == [TextDelta("Hel")]
+    for _ in range(passes):  # the connection closes meanwhile
+        await asyncio.sleep(0)
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(UpstreamProtocolError):
+            await running.read()
+
+
 async def test_the_whole_call_has_a_clock(make: Make, upstream: ScriptedUpstream) -> None:
     for script in (stream(EVENTS[0], Hang()), Script((Hang(),), framing="raw")):
         upstream.play(script)
