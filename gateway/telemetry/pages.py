@@ -28,9 +28,10 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """Scrapes of what these collectors have."""
+    """Scrapes of what these collectors have; `clock` gives monotonic seconds."""
 
-    def __init__(self, *collectors: Collector) -> None:
+    def __init__(self, *collectors: Collector, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self.registry: Final = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             self.registry.register(collector)
@@ -48,7 +49,7 @@ class Pages:
         content_type = _encoder(accept)[1]
         async with self._rendering:
             page = self._pages.get(content_type)
-            if page is None or monotonic() - page.rendered_at > FRESH_S:
+            if page is None or self._clock() - page.rendered_at > FRESH_S:
                 loop = asyncio.get_running_loop()
                 page = await loop.run_in_executor(self._renderer, self._render, accept)
                 self._keep(page)
@@ -60,7 +61,7 @@ class Pages:
 
     def _render(self, accept: str) -> Page:
         encode, content_type = _encoder(accept)
-        began = monotonic()
+        began = self._clock()
         return Page(content_type, encode(self.registry), began)
 
     def _keep(self, page: Page) -> None:
