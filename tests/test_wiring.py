@@ -17,6 +17,7 @@ from gateway.wiring.ids import NewIds
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.routes import WIDGET, credential_field
 from tests.model_streams import openai_stream
+from tests.turn.playbook import until
 from tests.upstream import ScriptedUpstream, Wait, answer, stream
 
 NOBODY = {"main": upstream("http://127.0.0.1:9/v1")}
@@ -136,8 +137,7 @@ async def test_a_chat_that_is_broken_off_in_its_body_is_one_refusal(tmp_path: Pa
     async with built(tmp_path, config(NOBODY)) as gateway:
         call = Call("POST", "/chat", *fields, body=None)
         asked = asyncio.create_task(call.to(gateway.app))
-        await asyncio.sleep(0.05)
-        assert gateway.turns.count == 1
+        await until(lambda: gateway.turns.count == 1)
         call.received.put_nowait({"type": "http.disconnect"})
         await asked
         assert counted(gateway, "chatgw_refused_total", "widget", "cancelled") == 1

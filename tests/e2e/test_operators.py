@@ -15,7 +15,7 @@ from tests.e2e.config import DIALECTS, EMAIL, key_of, secret_of, token_of
 from tests.e2e.process import clean_environment
 from tests.e2e.routes import HELPER, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import whole
-from tests.e2e.world import PROTOCOLS, World, read
+from tests.e2e.world import PROTOCOLS, World, open_world, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -151,23 +151,24 @@ async def test_every_log_line_is_one_json_object(world: World) -> None:
 
 
 async def test_turns_that_run_at_the_signal_are_finished_and_new_ones_refused(
-    own_world: World,
+    tmp_path: Path,
 ) -> None:
-    gate = own_world.reply_in_two("First", " second")
-    kept = await own_world.h1()
-    helper = await own_world.conversation(HELPER)
-    async with own_world.asking(WIDGET, "Hello") as exchange:
-        await exchange.part()
-        own_world.gateway.send(signal.SIGTERM)
-        await own_world.gateway.logged("draining")
-        refused = await whole(await kept.send(HELPER.request(helper, "Hello")))
-        gate.set()
-        await whole(exchange)
+    async with open_world(tmp_path, server={"drain_s": 30}) as world:
+        gate = world.reply_in_two("First", " second")
+        kept = await world.h1()
+        helper = await world.conversation(HELPER)
+        async with world.asking(WIDGET, "Hello") as exchange:
+            await exchange.part()
+            world.gateway.send(signal.SIGTERM)
+            await world.gateway.logged("draining")
+            refused = await whole(await kept.send(HELPER.request(helper, "Hello")))
+            gate.set()
+            await whole(exchange)
+        await kept.close()
+        assert await world.gateway.wait() == 0
     assert (refused.status, refused.json()) == (503, {"error": "Service unavailable"})
     assert int(refused.header("retry-after")) >= 1
     assert read(WIDGET, exchange.answer).text == "First second"
-    await kept.close()
-    assert await own_world.gateway.wait() == 0
 
 
 async def test_turns_that_last_longer_than_the_drain_are_told(own_world: World) -> None:

@@ -142,7 +142,7 @@ class World:
         for _ in range(2):  # one turn of its loop to see it, one for the tasks that wait for it
             assert (await self.gateway.ask(self.gateway.public, "/livez")).status == 200
 
-    async def upstream_is_alone(self, within: float = 2.0) -> None:
+    async def upstream_is_alone(self, within: float = _CLOCK_S) -> None:
         """Waits until every call of the model is over or was left; fails if one is still held."""
         end = time.monotonic() + within
         while any(

@@ -165,6 +165,12 @@ class World:
         finally:
             writer.close()
 
+    async def asked(self) -> None:
+        """Waits until a request has come."""
+        async with asyncio.timeout(CLOCK_S):
+            while not self.app.seen:
+                await asyncio.sleep(0.01)
+
     async def settled(self) -> None:
         """Waits until no connection and no request is left."""
         async with asyncio.timeout(CLOCK_S):

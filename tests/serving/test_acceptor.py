@@ -26,11 +26,11 @@ class Seen(asyncio.Protocol):
 
 
 class Door:
-    def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None, handshake_s: float) -> None:
         self.address = sock.getsockname()
         self.opened: list[asyncio.BaseTransport] = []
         self.acceptor = Acceptor(
-            sock, lambda: Seen(self.opened), tls=tls, handshake_s=0.3, goodbye_s=1
+            sock, lambda: Seen(self.opened), tls=tls, handshake_s=handshake_s, goodbye_s=1
         )
 
     async def count(self, number: int) -> None:
@@ -40,10 +40,11 @@ class Door:
 
 
 @asynccontextmanager
-async def door(*, tls: bool = False) -> AsyncIterator[Door]:
+async def door(*, tls: bool = False, handshake_s: float = CLOCK_S) -> AsyncIterator[Door]:
     it = Door(
         listen("127.0.0.1:0", unread_s=30),
         server_context(CERTIFICATE, CERTIFICATE) if tls else None,
+        handshake_s,
     )
     try:
         yield it
@@ -111,7 +112,7 @@ async def test_without_descriptors_it_waits_and_then_goes_on() -> None:
 
 
 async def test_a_handshake_that_does_not_come_is_given_up() -> None:
-    async with door(tls=True) as it:
+    async with door(tls=True, handshake_s=0.3) as it:
         with clients(it.address, 1) as (client,):
             client.setblocking(False)
             loop = asyncio.get_running_loop()
@@ -136,9 +137,10 @@ async def test_a_handshake_of_another_kind_ends_only_its_own_connection() -> Non
 async def test_a_handshake_under_way_goes_on_when_the_door_is_closed() -> None:
     async with door(tls=True) as it:
         with clients(it.address, 1) as (client,):
-            await asyncio.sleep(0.05)
-            it.acceptor.close()
             async with asyncio.timeout(CLOCK_S):
+                while not it.acceptor.opening:
+                    await asyncio.sleep(0.005)
+                it.acceptor.close()
                 reader, writer = await asyncio.open_connection(
                     sock=client, ssl=client_context("http/1.1"), server_hostname="127.0.0.1"
                 )
@@ -150,9 +152,10 @@ async def test_a_handshake_under_way_goes_on_when_the_door_is_closed() -> None:
 async def test_a_handshake_under_way_is_broken_off_when_there_is_no_time_left() -> None:
     async with door(tls=True) as it:
         with clients(it.address, 1) as (client,):
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(CLOCK_S):
+                while not it.acceptor.opening:
+                    await asyncio.sleep(0.005)
             it.acceptor.close()
-            assert len(it.acceptor.opening) == 1
             it.acceptor.break_off()
             client.setblocking(False)
             loop = asyncio.get_running_loop()

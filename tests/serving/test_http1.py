@@ -168,8 +168,7 @@ async def test_a_malformed_chunk_ends_the_connection_and_the_request(framed: byt
         assert statuses(await it.talk(head + framed + LAST)) in ([400], [431])
         connection = await it.connect()
         await connection.write(head)
-        while not it.app.seen:
-            await asyncio.sleep(0.01)
+        await it.asked()
         await connection.write(framed + LAST)
         async with asyncio.timeout(CLOCK_S):
             assert statuses(await connection.reader.read()) in ([400], [431])
@@ -287,6 +286,7 @@ async def test_a_request_waits_until_the_one_before_it_is_answered() -> None:
     async with serving() as it:
         connection = await it.connect()
         await connection.write(GET % (b"wait", b"") + LAST)
+        await it.asked()
         await asyncio.sleep(0.1)
         assert it.app.paths == ["/wait"]
         it.app.gate.set()
@@ -301,6 +301,7 @@ async def test_what_is_sent_ahead_is_bounded(end: str) -> None:
     async with serving() as it:
         connection = await it.connect()
         connection.writer.write(GET % (b"wait", b"") + request * 150)
+        await it.asked()
         await asyncio.sleep(0.5)
         assert connection.writer.transport.get_write_buffer_size() > 1_000_000
         assert it.app.paths == ["/wait"]

@@ -71,8 +71,7 @@ async def test_a_client_that_closes_its_side_is_gone(how: str) -> None:
     async with serving() as it:
         connection = await it.connect()
         await connection.write(GET % (b"wait", b""))
-        while not it.app.seen:
-            await asyncio.sleep(0.01)
+        await it.asked()
         if how == "half-close":
             connection.writer.write_eof()
         elif how == "close":
@@ -132,10 +131,9 @@ async def test_an_answer_that_nobody_reads_waits_and_ends_with_the_connection(go
     async with serving() as it:
         client = blocking(it.address)
         client.send(GET % (b"flood", b""))
-        while not it.app.seen:
-            await asyncio.sleep(0.01)
+        await it.asked()
         sent = -1
-        while sent != it.app.seen[0].sent:
+        while sent != it.app.seen[0].sent or not sent:
             sent = it.app.seen[0].sent
             await asyncio.sleep(0.2)
         assert 0 < sent < 32 * 1_048_576

@@ -91,8 +91,8 @@ async def test_a_connection_with_a_request_is_not_idle(it: Service) -> None:
         client.write(client.request(1, "/wait"))
         await client.status(1)
         await asyncio.sleep(3 * IDLE_S)
+        began = time.monotonic()
         it.go.set()
         assert (await client.body(1))[-1] == b"done"
-        began = time.monotonic()
         await client.end()
         assert time.monotonic() - began >= IDLE_S / 2

@@ -169,11 +169,11 @@ async def test_a_peer_that_takes_nothing_is_broken_off() -> None:
 
 @pytest.mark.heavy
 async def test_a_peer_that_takes_little_by_little_is_not_broken_off() -> None:
-    async with service(unread_s=1) as it, await it.client({WINDOW: 500}) as client:
+    async with service(unread_s=2) as it, await it.client({WINDOW: 500}) as client:
         it.records = [b"x" * 10_000]
         client.write(client.request(1, "/records"))
         for _ in range(20):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
             await client.expect(DataFrame, 1)
             client.write(client.credit(1, 500))
         assert (await client.body(1))[-1] == b"done"

@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 
 @asynccontextmanager
 async def fleet(
-    directory: Path, workers: int = 2, *, drain_s: float = 10, notice_s: float = 0
+    directory: Path, workers: int = 2, *, drain_s: float = 60, notice_s: float = 0
 ) -> AsyncIterator[World]:
     """A world with so many workers; it need not end well."""
     server = {"workers": workers, "drain_s": drain_s, "drain_notice_s": notice_s}
@@ -124,7 +124,7 @@ async def test_workers_that_keep_dying_end_the_gateway(tmp_path: Path) -> None:
 
 
 async def test_streams_of_all_workers_finish_after_sigterm(tmp_path: Path) -> None:
-    async with fleet(tmp_path, drain_s=30) as world, AsyncExitStack() as stack:
+    async with fleet(tmp_path) as world, AsyncExitStack() as stack:
         streams = [await stream(world, stack) for _ in range(8)]
         processes = list((await world.gateway.workers()).values())
         world.gateway.send(signal.SIGTERM)
@@ -210,7 +210,7 @@ async def test_a_changed_file_is_taken_on_and_a_bad_one_is_not(tmp_path: Path) -
     async with fleet(tmp_path, 1) as world:
         gateway = world.gateway
         before = await gateway.workers()
-        rewrite(gateway, '"drain_s": 10', '"drain_s": 10, "typing_error": 1')
+        rewrite(gateway, '"drain_s": 60', '"drain_s": 60, "typing_error": 1')
         (told,) = await gateway.logged("configuration_invalid")
         assert "typing_error" in str(told["problems"])
         assert await gateway.workers() == before
@@ -359,6 +359,6 @@ async def test_every_worker_says_which_it_is_in_its_log_lines(tmp_path: Path) ->
         world.echo(1)
         await world.ask(WIDGET, "Hello")
         await world.gateway.stop()
-        lines = [it for it in world.gateway.records if it["event"] == "request"]
-        assert {line["worker"] for line in lines} <= {0, 1}
+        (line,) = [it for it in world.gateway.records if it["event"] == "request"]
+        assert line["worker"] in {0, 1}
         assert world.gateway.noise == []

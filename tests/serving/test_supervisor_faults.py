@@ -28,14 +28,14 @@ from gateway.serving.child import Patience
 from gateway.serving.reload import Source
 from gateway.serving.server import run
 source = Source(Path(sys.argv[1]), {})
-patience = Patience(start_s=float(sys.argv[2]), wedged_s=1.0, kill_s=1.0)
+patience = Patience(start_s=float(sys.argv[2]), wedged_s=3.0, kill_s=1.0)
 sys.exit(run(source.load().settings, source, demo=False, patience=patience))
 """
 
 
 @asynccontextmanager
 async def impatient(directory: Path, start_s: float = 30) -> AsyncIterator[GatewayProcess]:
-    """A gateway that kills a worker which gives no sign of life for a second."""
+    """A gateway that kills a worker which gives no sign of life for three seconds."""
     gateway = GatewayProcess(config(NOBODY), directory)
     gateway.command = [sys.executable, "-c", IMPATIENT, str(gateway.file), str(start_s)]
     try:

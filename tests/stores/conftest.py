@@ -52,7 +52,7 @@ async def brief(
     kind: str, path: Path, clock: Clock, request: pytest.FixtureRequest
 ) -> AsyncIterator[ConversationStore]:
     # Its leases are over soon.
-    async with opened_store(kind, path, request, clock=clock, lease_s=0.6) as made:
+    async with opened_store(kind, path, request, clock=clock, lease_s=1.0) as made:
         yield made
 
 

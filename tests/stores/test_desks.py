@@ -118,7 +118,7 @@ def test_who_waits_behind_a_lock_is_told_of_the_lock(path: Path) -> None:
     writer.serve([late[0]])
     other = apsw.Connection(str(path))
     other.execute("BEGIN EXCLUSIVE")
-    first = Asked(0.05)
+    first = Asked(0.3)
     writer.serve([first])
     writer.serve([late[1]])
     other.close()

@@ -76,7 +76,7 @@ class TestOtherProcesses:
                 ticking.cancel()
             assert [type(result) for result in results] == [StoreUnavailable] * 21
             assert WAIT_S * 0.9 < took < WAIT_S * 2
-            assert max(lags) < 0.5
+            assert max(lags) < WAIT_S * 0.8  # a loop that waits for the file is later
             await add(store, KEY, exchange(50))
             assert await history(store) == ["q50", "a50"]
             with pytest.raises(NotFound):

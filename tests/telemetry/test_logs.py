@@ -306,13 +306,15 @@ def test_a_reader_that_stands_still_costs_lines_and_never_a_request() -> None:
 
 
 class _Writes(io.StringIO):
-    """A stream that remembers every write."""
+    """A stream that remembers every write, and takes none before `go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: list[int] = []
+        self.go = threading.Event()
 
     def write(self, text: str) -> int:
+        self.go.wait(10)
         assert text.endswith("\n")
         self.sizes.append(len(text))
         return super().write(text)
@@ -323,6 +325,7 @@ def test_lines_are_written_whole_in_pieces_that_no_other_process_can_cut() -> No
     logs.configure(stream)
     for _ in range(500):
         logs.request_line(line(), tally())
+    stream.go.set()
     assert logs.flush(10)
     logs.shutdown()
     assert max(stream.sizes) <= 4096
@@ -367,9 +370,9 @@ def test_a_forked_process_goes_on_logging() -> None:
 
 
 def test_a_line_is_cheap(lines: Lines) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()  # whatever else the machine does meanwhile
     for _ in range(1000):
         logs.request_line(line(), tally())
-    per_line = (time.perf_counter() - began) / 1000
+    per_line = (time.thread_time() - began) / 1000
     assert len(lines()) == 1000
     assert per_line < 200e-6

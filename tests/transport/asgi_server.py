@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from gateway.transport.asgi import Exchange, ExchangeLimits, Message
 
 LIMITS = ExchangeLimits(body_bytes=100, body_s=0.2)
+# For what happens at once.
+BOUND_S = 20.0
 
 
 class Server:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.messages import Reply
 from gateway.transport.asgi import Exchange
-from tests.transport.asgi_server import Server
+from tests.transport.asgi_server import BOUND_S, Server
 
 
 async def test_a_disconnect_cancels_the_handler() -> None:
@@ -22,7 +22,7 @@ async def test_a_disconnect_cancels_the_handler() -> None:
     serving = asyncio.create_task(server.serve(handler))
     await asyncio.sleep(0.01)
     server.disconnect()
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, BOUND_S)
     assert cancelled.is_set()
 
 
@@ -38,7 +38,7 @@ async def test_a_handler_that_wants_to_finish_goes_on_without_its_client() -> No
         finished.set()
 
     server.disconnect()
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert finished.is_set()
     assert server.sent == []
 
@@ -72,7 +72,7 @@ async def test_a_servers_farewell_does_not_cut_the_end_of_an_answer_off() -> Non
         await exchange.reply(Reply(200, (), b"hi"))
         seen.append(exchange.gone)
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert seen == [False]
 
 
@@ -89,7 +89,7 @@ async def test_a_last_message_that_waits_for_a_client_that_has_gone_is_given_up(
     serving = asyncio.create_task(server.serve(handler))
     await asyncio.sleep(0.01)
     server.disconnect()
-    await asyncio.wait_for(serving, 20)
+    await asyncio.wait_for(serving, BOUND_S)
     assert server.sent[-1]["more_body"] is False
 
 
@@ -112,7 +112,7 @@ async def test_a_handler_that_wants_to_finish_does_not_wait_for_a_client_that_ha
     serving = asyncio.create_task(server.serve(handler))
     await asyncio.sleep(0.01)
     server.disconnect()
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, BOUND_S)
     assert sent == [1]
 
 
@@ -136,7 +136,7 @@ async def test_a_handler_that_wants_to_finish_can_still_be_cancelled_as_its_clie
     task = tasks[0]
     assert task is not None
     task.cancel()
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, BOUND_S)
     assert tasks == [task, None]
 
 
@@ -161,7 +161,7 @@ async def test_a_server_that_cannot_send_is_a_client_that_has_gone(
         await exchange.write(b"a")
         ended.append(exchange.gone)
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert ended == ([True] if finish else [])
     assert len(server.sent) == 1
 
@@ -173,7 +173,7 @@ async def test_a_server_that_cannot_receive_is_a_client_that_has_gone() -> None:
     async def handler(exchange: Exchange) -> None:
         await asyncio.sleep(30)
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
 
 
 async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None:
@@ -183,7 +183,7 @@ async def test_a_handler_that_raises_before_its_answer_is_answered_for() -> None
     async def handler(exchange: Exchange) -> None:
         raise RuntimeError("a fault")
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert server.sent[0]["status"] == 500
     assert server.sent[-1]["more_body"] is False
 
@@ -203,7 +203,7 @@ async def test_a_fault_that_cannot_even_be_told_stays_inside(taken: bool) -> Non
         exchange.stamp = stamp
         raise RuntimeError("a fault")
 
-    await asyncio.wait_for(server.serve(handler), 20)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert server.sent[0]["status"] == 500
 
 
@@ -216,7 +216,7 @@ async def test_a_handler_that_raises_in_its_answer_leaves_it_without_an_end() ->
         await exchange.write(b"half")
         raise RuntimeError("a fault")
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert server.sent[-1]["more_body"] is True
 
 
@@ -230,7 +230,7 @@ async def test_fields_that_cannot_be_sent_are_no_answer_yet() -> None:
         assert not exchange.answered
         await exchange.reply(Reply(500, (), b""))
 
-    await asyncio.wait_for(server.serve(handler), 1)
+    await asyncio.wait_for(server.serve(handler), BOUND_S)
     assert server.sent[0]["status"] == 500
 
 

@@ -21,11 +21,9 @@ async def test_a_busy_conversation_conflicts_at_once() -> None:
     locks = ConversationLocks()
     async with locks.hold(KEY) as first:
         assert first.held
-        began = time.perf_counter()
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict, match="a turn is running"):
             async with locks.hold(KEY):
                 pytest.fail("held twice")
-        assert time.perf_counter() - began < 0.5
     async with locks.hold(KEY):
         pass
 

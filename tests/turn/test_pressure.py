@@ -137,15 +137,18 @@ def test_a_loop_in_which_no_turn_ever_ends_lets_a_few_in() -> None:
 
 
 async def test_a_loop_that_is_blocked_is_seen_to_be_late() -> None:
-    pressure = Pressure(lambda: 0)
-    with pressure.measuring():
+    lags: list[float] = []
+
+    class Noting(Pressure):
+        def tick(self, passed_s: float, late_s: float) -> None:
+            lags.append(late_s)
+
+    with Noting(lambda: 0).measuring():
         await asyncio.sleep(0)
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
-            pass
+        time.sleep(0.2)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert pressure.lag_s > LATE_S
+    assert max(lags) > 0.1
 
 
 def test_many_tenants_that_ask_rarely_are_too_many_together() -> None:

@@ -151,7 +151,7 @@ async def test_many_workers_take_turns_and_lose_nothing() -> None:
 
 
 async def test_a_lease_is_renewed_while_its_turn_runs() -> None:
-    workers = Workers(lease_s=0.9)
+    workers = Workers(lease_s=2.0)
     async with workers.turn(0) as seat:
         await until(lambda: workers.store.renewals >= 3)
         with pytest.raises(ConversationBusy):
@@ -159,7 +159,7 @@ async def test_a_lease_is_renewed_while_its_turn_runs() -> None:
                 pass
         await seat.keep(EXCHANGE)
     seen = workers.store.renewals
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.8)
     assert workers.store.renewals == seen
 
 
@@ -176,7 +176,7 @@ async def test_a_worker_that_was_away_too_long_writes_nothing() -> None:
 
 
 async def test_a_store_that_is_down_for_a_moment_costs_no_lease() -> None:
-    workers = Workers(lease_s=0.9)
+    workers = Workers(lease_s=2.0)
     async with workers.turn(0) as seat:
         workers.store.down = True
         await until(lambda: workers.store.renewals >= 1)

@@ -87,14 +87,18 @@ async def test_what_is_no_turn_that_a_caller_may_ask_for_is_left_to_the_applicat
 @pytest.mark.parametrize("chat", MAIN, ids=lambda chat: chat.dialect)
 async def test_a_wrong_key_is_answered_as_the_application_does(gateway: Built, chat: Chat) -> None:
     stranger = chat.request("c1", "Hello", credential="nobody")
+    answers: list[Reply] = []
     with pressed(gateway):
-        answers = [asked(gateway, stranger) for _ in range(PER_MINUTE + 1)]
-    first, last = answers[0], answers[-1]
-    assert first is not None
-    assert last is not None
-    assert (first.status, last.status) == (401, 429)
+        while not answers or answers[-1].status == 401:  # the bucket refills meanwhile
+            answer = asked(gateway, stranger)
+            assert answer is not None
+            answers.append(answer)
+    *wrong, last = answers
+    assert len(wrong) >= PER_MINUTE
+    assert last.status == 429
     assert int(dict(last.headers)["retry-after"]) >= 1
-    assert gateway.metrics.total("chatgw_refused_total", chat.dialect, "unauthorized") == PER_MINUTE
+    refused = gateway.metrics.total("chatgw_refused_total", chat.dialect, "unauthorized")
+    assert refused == len(wrong)
     assert gateway.metrics.total("chatgw_limited_total", "wrong_credentials") == 1
 
 
