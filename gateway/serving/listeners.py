@@ -1,10 +1,11 @@
 """Listening sockets, and Hypercorn on them."""
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -21,6 +22,11 @@ from gateway.serving.protocols import install
 
 _BACKLOG: Final = 2048
 _GRACEFUL_S: Final = 2.0
+_TO_DO: Final[Mapping[int | None, str]] = {
+    errno.EADDRINUSE: "stop what uses it or choose another port",
+    errno.EACCES: "choose a port above 1023, or let this process have CAP_NET_BIND_SERVICE",
+}
+_NOT_OURS: Final = "choose an address of this machine, or 0.0.0.0 for all that it has"
 
 _log: Final = logging.getLogger("gateway.serving")
 
@@ -29,8 +35,10 @@ class ListenError(Exception):
     """A socket cannot be bound; the message says which and what to do."""
 
 
-def listen(bind: str, *, unread_s: float) -> socket.socket:
+def listen(bind: str, *, unread_s: float, setting: str = "server.bind") -> socket.socket:
     """A listening TCP socket for `HOST:PORT` or `[IPV6]:PORT`; port 0 takes a free one.
+
+    `setting` is where the address came from, for the error.
 
     Connections queue in the kernel from now on, before anybody accepts them. One whose peer takes
     nothing of what was sent for `unread_s` is broken off by the kernel (Linux only).
@@ -56,9 +64,8 @@ def listen(bind: str, *, unread_s: float) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no such host name"
-        raise ListenError(
-            f"cannot listen on {bind}: {reason}; stop what uses it or choose another bind"
-        ) from error
+        to_do = _TO_DO.get(getattr(error, "errno", None), _NOT_OURS)
+        raise ListenError(f"cannot listen on {bind} ({setting}): {reason}; {to_do}") from error
     sock.setblocking(False)
     return sock
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from socket import socket
 from typing import Final
@@ -74,9 +74,9 @@ class Supervisor:
         self._signals.install()
         async with AsyncExitStack() as stack:
             server = self._settings.server
-            self._sockets["plain"] = [self._listen(stack, bind) for bind in server.bind]
-            self._sockets["tls"] = [self._listen(stack, bind) for bind in server.tls_bind]
-            admin = self._listen(stack, self._settings.admin.bind)
+            self._sockets["plain"] = self._listen(stack, "server.bind", server.bind)
+            self._sockets["tls"] = self._listen(stack, "server.tls_bind", server.tls_bind)
+            (admin,) = self._listen(stack, "admin.bind", [self._settings.admin.bind])
             stack.push_async_callback(self._model.stop)
             await stack.enter_async_context(_beside(self._workers.keep()))
             stack.push_async_callback(self._workers.stop, 0, 0)
@@ -94,10 +94,11 @@ class Supervisor:
         _log.info("stopped")
         return 0 if self._workers.clean else 1
 
-    def _listen(self, stack: AsyncExitStack, bind: str) -> socket:
-        sock = listen(bind, unread_s=unread_s(self._settings.limits))
-        stack.callback(sock.close)
-        return sock
+    def _listen(self, stack: AsyncExitStack, setting: str, binds: Iterable[str]) -> list[socket]:
+        limit_s = unread_s(self._settings.limits)
+        return [
+            stack.enter_context(listen(bind, unread_s=limit_s, setting=setting)) for bind in binds
+        ]
 
     def _descriptors(self) -> tuple[int, ...]:
         return tuple(sock.fileno() for sockets in self._sockets.values() for sock in sockets)

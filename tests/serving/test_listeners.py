@@ -46,18 +46,24 @@ async def serving(*, unread_s: float = 30, idle_s: float = 30) -> AsyncIterator[
                 await task
 
 
-def test_a_port_in_use_is_named_with_what_to_do() -> None:
+def test_a_port_in_use_is_named_with_its_setting_and_what_to_do() -> None:
     with listen("127.0.0.1:0", unread_s=30) as taken:
         bind = address(taken)
-        with pytest.raises(ListenError, match=f"{bind}: Address already in use; stop what"):
-            listen(bind, unread_s=30)
+        with pytest.raises(ListenError) as caught:
+            listen(bind, unread_s=30, setting="admin.bind")
+    assert str(caught.value) == (
+        f"cannot listen on {bind} (admin.bind): Address already in use; "
+        "stop what uses it or choose another port"
+    )
 
 
 @pytest.mark.parametrize("bind", ["a..b:80", f"{'a' * 70}:80", "192.0.2.1:80"])
 def test_an_address_that_is_not_of_this_machine_is_named(bind: str) -> None:
     with pytest.raises(ListenError) as caught:
         listen(bind, unread_s=30)
-    assert str(caught.value).startswith(f"cannot listen on {bind}: ")
+    said = str(caught.value)
+    assert said.startswith(f"cannot listen on {bind} (server.bind): ")
+    assert said.endswith("; choose an address of this machine, or 0.0.0.0 for all that it has")
 
 
 def test_an_address_of_ip_version_6_is_written_in_brackets() -> None:

@@ -124,8 +124,8 @@ async def test_what_cannot_listen_says_where_and_ends_with_1(tmp_path: Path) -> 
         status, output = await start(tmp_path, settings)
     assert status == 1
     assert output == (
-        f"gateway: cannot listen on {bind}: Address already in use; "
-        "stop what uses it or choose another bind\n"
+        f"gateway: cannot listen on {bind} (server.bind): Address already in use; "
+        "stop what uses it or choose another port\n"
     )
 
 
