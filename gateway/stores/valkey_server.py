@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from hashlib import sha1
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis import exceptions as said
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -21,6 +22,7 @@ from gateway.errors import StoreUnavailable
 Argument = str | bytes | int | float
 Answer = list[Any]
 
+_PORT: Final = 6379
 COMMAND_S: Final = 1.0
 # Shorter ones would take a busy moment of this process for a silent server.
 _SOCKET_S: Final = 0.9
@@ -34,19 +36,19 @@ _OPEN_S: Final = 1.0
 
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
 _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (said.AuthenticationError, "the store's server refuses the credentials in store.url"),
-    (said.BusyLoadingError, "the store's server is still loading its data"),
-    (said.OutOfMemoryError, "the store's server is out of memory"),
-    (said.ReadOnlyError, "the store's server is read-only"),
-    (said.NoPermissionError, "the store's server forbids its user a command"),
-    (said.ClusterCrossSlotError, "the store's server is a cluster, which cannot run its scripts"),
-    (said.ClusterDownError, "the store's server is a cluster, which cannot run its scripts"),
-    (said.MovedError, "the store's server is a cluster, which cannot run its scripts"),
-    (said.TimeoutError, "the store's server does not answer in time"),
-    (TimeoutError, "the store's server does not answer in time"),
-    (said.ConnectionError, "the store's server cannot be reached"),
-    (OSError, "the store's server cannot be reached"),
-    (said.ResponseError, "the store's server refused a command"),
+    (said.AuthenticationError, "refuses the credentials in store.url"),
+    (said.BusyLoadingError, "is still loading its data"),
+    (said.OutOfMemoryError, "is out of memory"),
+    (said.ReadOnlyError, "is read-only"),
+    (said.NoPermissionError, "forbids its user a command"),
+    (said.ClusterCrossSlotError, "is a cluster, which cannot run its scripts"),
+    (said.ClusterDownError, "is a cluster, which cannot run its scripts"),
+    (said.MovedError, "is a cluster, which cannot run its scripts"),
+    (said.TimeoutError, "does not answer in time"),
+    (TimeoutError, "does not answer in time"),
+    (said.ConnectionError, "cannot be reached"),
+    (OSError, "cannot be reached"),
+    (said.ResponseError, "refused a command"),
 )
 
 
@@ -57,9 +59,12 @@ def server_url(url: str) -> str:
 
 
 class ValkeyServer:
-    """Runs scripts and commands on one server. `url` may hold a password; no error text does."""
+    """Runs scripts and commands on one server. `url` may hold a password; error texts name its host
+    and port only."""
 
     def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._place = f"{parts.hostname}:{parts.port or _PORT}"
         self._pool = BlockingConnectionPool.from_url(
             server_url(url),
             max_connections=_CONNECTIONS,
@@ -107,7 +112,7 @@ class ValkeyServer:
                 command: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]  # the library has no types here
                 answer = await command
         except (said.RedisError, OSError) as error:
-            refusal = _unavailable(error)
+            refusal = _unavailable(self._place, error)
             if isinstance(error, said.ResponseError):
                 self._breaker.answered()
             else:
@@ -155,8 +160,7 @@ class _Breaker:
         self._failures = 0
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
-    for kind, meaning in _MEANINGS:
-        if isinstance(error, kind):
-            return StoreUnavailable(meaning)
-    return StoreUnavailable(f"the store's server failed: {type(error).__name__}")
+def _unavailable(place: str, error: Exception) -> StoreUnavailable:
+    meanings = (meaning for kind, meaning in _MEANINGS if isinstance(error, kind))
+    meaning = next(meanings, f"failed: {type(error).__name__}")
+    return StoreUnavailable(f"the store's server {place} {meaning}")

@@ -227,7 +227,10 @@ def test_a_file_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None
 
 def test_a_store_that_is_down_is_one_line(tmp_path: Path) -> None:
     result = run(configured(tmp_path, "valkey://127.0.0.1:9"), "list")
-    assert (result.exit_code, result.stderr) == (1, "the store's server cannot be reached\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "the store's server 127.0.0.1:9 cannot be reached\n",
+    )
 
 
 async def test_conversations_move_while_a_gateway_runs(url: str, tmp_path: Path) -> None:
