@@ -35,8 +35,11 @@ def command(file: Path | None, online: bool) -> None:
 
 
 def _summary(settings: "Settings") -> list[tuple[str, str]]:
+    from gateway.settings import shown_store_url
+
     tls = [f"{address} (TLS)" for address in settings.server.tls_bind]
     rows = [("listens", ", ".join([*settings.server.bind, *tls]))]
+    rows += [("admin", settings.admin.bind), ("store", shown_store_url(settings))]
     rows += [("upstream", f"{name}: {it.place}") for name, it in settings.upstreams.items()]
     rows += [
         ("agent", f"{name}: {', then '.join(agent.upstreams)}")

@@ -19,7 +19,7 @@ def _address(context: click.Context, parameter: click.Parameter, value: str | No
 
 @click.command("explain")
 @config_option
-@click.option("--key", required=True, help="The key or session token; - reads it from a prompt.")
+@click.option("--key", required=True, help="The key or session token; - asks for it, or reads it.")
 @click.option("--route", required=True, metavar='"[METHOD] PATH"', help='As "POST /chat".')
 @click.option("--origin", help="The page's origin.")
 @click.option("--client", callback=_address, help="The address that the request comes from.")
@@ -34,7 +34,12 @@ def command(
 
     settings = load(file)
     if key == "-":
-        key = click.prompt("Key", hide_input=True, err=True)
+        asked = sys.stdin.isatty()
+        key = (
+            click.prompt("Key", hide_input=True, err=True)
+            if asked
+            else sys.stdin.readline().strip()
+        )
     verdict = explainer(settings).explain(route, key, origin=origin, client=client)
     for label, text in verdict.rows:
         click.echo(f"{label:<{LABEL_WIDTH}} {text}")

@@ -8,6 +8,7 @@ from gateway.settings.load import (
     credential_count,
     load_settings,
     masked,
+    shown_store_url,
     used_upstreams,
     uses_embedded,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "credential_count",
     "load_settings",
     "masked",
+    "shown_store_url",
     "used_upstreams",
     "uses_embedded",
 ]

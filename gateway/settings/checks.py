@@ -20,6 +20,10 @@ from gateway.settings.model import (
 from gateway.settings.problems import Fault, closest
 from gateway.settings.shape import Path
 
+_APPENDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "openai": ("/chat/completions",),
+    "anthropic": ("/v1", "/v1/messages"),
+}
 _ADMIN_KEY: Final = ("dialects", "widget", "admin_key")
 _GOOD_ADMIN_KEY: Final = re.compile(r"[!-~]{24,512}")
 
@@ -67,6 +71,7 @@ def warnings(settings: Settings) -> list[str]:
         *_lapsing_keys(settings),
         *_keys_in_the_clear(settings),
         *_useless_prices(settings),
+        *_unnamed_models(settings),
     ]
 
 
@@ -93,6 +98,14 @@ def _useless_prices(settings: Settings) -> list[str]:
         f"prices.{model}: no upstream has this model; {closest(model, models, 'upstreams')}"
         for model in settings.prices
         if model not in models
+    ]
+
+
+def _unnamed_models(settings: Settings) -> list[str]:
+    return [
+        f"upstreams.{name}.model: is not given; the server is asked for {upstream.model!r}"
+        for name, upstream in settings.upstreams.items()
+        if upstream.protocol != "embedded" and "model" not in upstream.model_fields_set
     ]
 
 
@@ -140,7 +153,7 @@ def _certificate(server: ServerSettings) -> Iterator[Fault]:
     if server.certificate is None or server.private_key is None:
         yield Fault(("server", "tls_bind"), "needs server.certificate and server.private_key")
     elif fault := pair_fault(server.certificate, server.private_key):
-        yield Fault(("server", fault.setting), fault.text, because_of=("server", "tls_bind"))
+        yield Fault(("server", fault.setting), fault.text, because_of=(("server", "tls_bind"),))
 
 
 def _certificate_warnings(server: ServerSettings) -> list[str]:
@@ -160,21 +173,33 @@ def _upstreams(settings: Settings) -> Iterator[Fault]:
         if upstream.protocol == "embedded":
             for key in _meant_for_servers(upstream):
                 text = "means nothing for protocol embedded; remove it, or set protocol: openai"
-                yield Fault((*path, key), text, because_of=(*path, "protocol"))
+                yield Fault((*path, key), text, because_of=((*path, "protocol"),))
         elif upstream.base_url is None and not upstream.targets:
             text = "is required, e.g. http://127.0.0.1:9001/v1 (or set protocol: embedded)"
-            yield Fault((*path, "base_url"), text, because_of=(*path, "protocol"))
+            others = ((*path, "protocol"), (*path, "targets"))
+            yield Fault((*path, "base_url"), text, because_of=others)
         elif upstream.base_url is not None and upstream.targets:
             text = "names the servers; remove base_url, or put it among them"
             yield Fault((*path, "targets"), text)
+        for url in upstream.servers:
+            yield from _too_long(path, upstream, url)
         for word in _repeated(target.base_url for target in upstream.targets):
             yield Fault((*path, "targets"), f"{word} is given twice; use its weight")
         if upstream.protocol == "anthropic" and upstream.max_tokens_field != "max_tokens":
             text = "means nothing for protocol anthropic; remove it"
-            yield Fault((*path, "max_tokens_field"), text, because_of=(*path, "protocol"))
+            yield Fault((*path, "max_tokens_field"), text, because_of=((*path, "protocol"),))
         unread = authorities_fault(upstream.ca_file) if upstream.ca_file else None
         if unread is not None:
             yield Fault((*path, "ca_file"), unread)
+
+
+def _too_long(path: Path, upstream: UpstreamSettings, url: str) -> Iterator[Fault]:
+    """People paste the whole address of an endpoint, and every call to it would be a 404."""
+    for end in _APPENDED.get(upstream.protocol, ()):
+        if url.endswith(end):
+            key = "targets" if upstream.targets else "base_url"
+            text = f"{end} is appended to it; write {url.removesuffix(end)}"
+            yield Fault((*path, key), text, because_of=((*path, "protocol"),))
 
 
 def _meant_for_servers(upstream: UpstreamSettings) -> list[str]:

@@ -46,11 +46,14 @@ class Layer:
 
 
 def origin_of(origins: Mapping[Path, Origin], path: Path) -> Origin:
-    """Where the path was given, else the first thing in it, else the nearest section around it."""
-    inside = (at for key, at in origins.items() if key[: len(path)] == path)
-    around = (origins[path[:end]] for end in range(len(path), -1, -1) if path[:end] in origins)
-    exact = origins.get(path)
-    return exact or next(inside, None) or next(around, Origin(""))
+    """Where the path was given, else the first thing in it, else the same of what is around it."""
+    for end in range(len(path), -1, -1):
+        here = path[:end]
+        inside = (at for key, at in origins.items() if key[:end] == here)
+        at = origins.get(here) or next(inside, None)
+        if at is not None:
+            return at
+    return Origin("")
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -92,8 +95,10 @@ def _from_text(layer: Layer, path: Path, text: str) -> object:
         return _tuples(json.loads(text))
     except (ValueError, RecursionError):
         if shape.kind in (Kind.SECTION, Kind.NAMED, Kind.LISTING):
-            layer.problem(path, 'must be JSON, e.g. ["main"] or {"name": "value"}')
-            return () if shape.kind is Kind.LISTING else {}
+            listing = shape.kind is Kind.LISTING
+            example = '["one", "two"]' if listing else '{"name": "value"}'
+            layer.problem(path, f"must be JSON, e.g. {example}")
+            return () if listing else {}
         return text
 
 

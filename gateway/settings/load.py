@@ -74,11 +74,15 @@ def load_settings(
 def masked(settings: Settings) -> dict[str, object]:
     """The settings as plain values for showing: every secret is a row of asterisks."""
     shown: dict[str, object] = settings.model_dump(mode="json")
-    password = urlsplit(settings.store.url).password
-    if password:
-        url = settings.store.url.replace(f":{password}@", ":**********@")
-        shown["store"] = {**settings.store.model_dump(mode="json"), "url": url}
+    shown["store"] = {**settings.store.model_dump(mode="json"), "url": shown_store_url(settings)}
     return shown
+
+
+def shown_store_url(settings: Settings) -> str:
+    """The store's address, a password in it masked."""
+    password = urlsplit(settings.store.url).password
+    url = settings.store.url
+    return url.replace(f":{password}@", ":**********@") if password else url
 
 
 def credential_count(settings: Settings) -> int:
@@ -131,7 +135,7 @@ def _validated(values: Mapping[str, object]) -> tuple[Settings | None, list[Faul
         between = [
             fault
             for fault in checks.check(settings, known)
-            if not _touches(fault.path, touched) and fault.because_of not in touched
+            if not any(_touches(path, touched) for path in (fault.path, *fault.because_of))
         ]
         found += shape_faults + between
         return (None if found else settings), found

@@ -22,16 +22,20 @@ _SIMPLE: Final[Mapping[str, str]] = {
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
+    "tuple_type": "must be a list, e.g. [one, two]",
     "string_type": "must be text; put it in quotes",
-    "tuple_type": "must be a list",
+    "is_instance_of": "must be text; put it in quotes",
     "mapping_type": "must be a mapping of names to settings",
     "dict_type": "must be a mapping of names to settings",
     "model_type": "must be a mapping of settings",
-    "is_instance_of": "must be text; put it in quotes",
     "datetime_type": "must be a date or time, e.g. 2027-01-31T00:00:00Z",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
 }
+_UNITS: Final[Mapping[str, str]] = {"_s": "seconds", "_bytes": "bytes", "_days": "days"}
+_NUMBERS: Final = ("int_type", "int_from_float", "float_type")
+_TEXTS: Final = ("string_type", "is_instance_of")
+_NO_TEXTS: Final[Mapping[type, str]] = {tuple: "a list", dict: "a mapping", type(None): "null"}
 _BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
     "greater_than": ("must be greater than", "gt"),
     "greater_than_equal": ("must be at least", "ge"),
@@ -65,12 +69,12 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A problem whose place is still a path into the settings; it is none if `because_of`, another
-    setting that was read to find it, is wrong itself."""
+    """A problem whose place is still a path into the settings; it is none if one of `because_of`,
+    the other settings that were read to find it, is wrong itself."""
 
     path: Path
     text: str
-    because_of: Path | None = None
+    because_of: tuple[Path, ...] = ()
 
 
 def faults(error: ValidationError, root: type[BaseModel] = Settings) -> list[Fault]:
@@ -105,6 +109,11 @@ def _fault(detail: ErrorDetails, root: type[BaseModel]) -> Fault:
             return Fault(path, f"is not a name; names match {NAME_PATTERN.strip('^$')}")
     if kind == "extra_forbidden":
         return Fault(path, f"is unknown; {_unknown_hint(path, root)}")
+    if kind in _NUMBERS:
+        return Fault(path, f"{_SIMPLE[kind]}{_of_unit(path)}")
+    if kind in _TEXTS:
+        given = _NO_TEXTS.get(type(detail["input"]))
+        return Fault(path, f"must be text, not {given}" if given else _SIMPLE[kind])
     if kind in _SIMPLE:
         return Fault(path, _SIMPLE[kind])
     if kind in _BOUNDS:
@@ -113,6 +122,11 @@ def _fault(detail: ErrorDetails, root: type[BaseModel]) -> Fault:
     if kind == "literal_error":
         return Fault(path, f"must be one of {context['expected']}")
     return Fault(path, detail["msg"].removeprefix("Value error, "))
+
+
+def _of_unit(path: Path) -> str:
+    """Many write `5s` or `128KB`, and the setting's name has the unit already."""
+    return next((f" of {unit}" for end, unit in _UNITS.items() if path[-1].endswith(end)), "")
 
 
 def _unknown_hint(path: Path, root: type[BaseModel]) -> str:

@@ -1,8 +1,8 @@
 """What kind of value belongs at a path of the settings, read off the models.
 
 The layers (file, variables, flags) are brought into one form before they are merged, and that
-needs to know where a secret, a list or a section is meant. Paths are tuples of keys; what is
-below a list has no shape.
+needs to know where a secret, a list or a section is meant. Paths are tuples of keys; an
+element of a list has its number there.
 """
 
 import types
@@ -105,7 +105,7 @@ def shape_at(root: type[BaseModel], path: Sequence[str]) -> Shape | None:
             if found is None:
                 return None
             shape = found
-        elif shape.kind is Kind.NAMED:
+        elif shape.kind in (Kind.NAMED, Kind.LISTING):
             shape = shape_of(shape.inner)
         else:
             return None

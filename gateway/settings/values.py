@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+# How other programs spell an address of SQLite's, and none of its paths.
+_NO_PATH: Final = re.compile(r"//|:|file:")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 # Another value than the HTTP client's own would damage the message, or the next one.
@@ -68,6 +70,8 @@ def _store_url(value: str) -> str:
     if scheme == "memory" and not rest:
         return value
     if scheme == "sqlite" and rest:
+        if _NO_PATH.match(rest):
+            raise ValueError("takes a path, e.g. sqlite:var/gateway.db or sqlite:/srv/gateway.db")
         return value
     if scheme in ("redis", "rediss", "valkey", "valkeys") and rest.startswith("//"):
         _check_server_url(value)
@@ -177,6 +181,8 @@ def _json(value: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _file(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")
     return Path(value) if isinstance(value, str) else value
 
 

@@ -124,6 +124,7 @@ def test_a_good_file_is_ok_with_a_summary() -> None:
         {
             "upstreams": {"main": {"base_url": "https://x/v1", "api_key": "hunter2", "model": "m"}},
             "agents": {"default": {"upstreams": ["main"]}},
+            "store": {"url": "valkey://u:hunter3@store.example"},
             **tenants(),
         }
     )
@@ -133,6 +134,8 @@ def test_a_good_file_is_ok_with_a_summary() -> None:
     assert result.stdout.splitlines() == [
         "ok: gateway.yaml",
         "  listens    127.0.0.1:8080",
+        "  admin      127.0.0.1:9464",
+        "  store      valkey://u:**********@store.example",
         "  upstream   main: openai m at https://x/v1",
         "  agent      default: main",
         "  tenant     acme: agent default, 1 key, 1 session secret",
@@ -312,3 +315,12 @@ def test_explain_says_who_serves_and_exits_with_the_verdict() -> None:
     assert "401 unauthorized" in good.output
     asked = run("explain", "--config", file, "--route", "/nowhere", "--key", "x")
     assert (asked.exit_code, "404" in asked.output) == (1, True)
+
+
+def test_explain_reads_a_key_from_a_pipe_in_silence() -> None:
+    keys = {"site": {"hash": hash_key("piped"), "dialects": ["widget"]}}
+    file = write({"tenants": {"acme": {"keys": keys}}})
+    arguments = ["explain", "--config", file, "--route", "POST /chat", "--key", "-"]
+    result = CliRunner().invoke(main, arguments, input="piped\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "key        site" in result.stdout

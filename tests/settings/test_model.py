@@ -130,6 +130,12 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
         ("store.url", "sqlite:", "must be memory:"),
         ("store.url", "redis:/h", "must be memory:"),
         *(
+            ("store.url", f"sqlite:{rest}", "takes a path, e.g. sqlite:var/gateway.db")
+            for rest in ("//var/gateway.db", "///var/gateway.db", ":memory:", "file:gateway.db")
+        ),
+        ("server.certificate", "", "must not be empty"),
+        ("admin.bind", ["127.0.0.1:1"], "must be text, not a list"),
+        *(
             ("store.url", f"valkey://{rest}", "must be SCHEME://")
             for rest in ("", "/0", "h:x", "h:0", "h:70000", "h/x", "h/0?db=1", "h#x", "u:hunter2@")
         ),

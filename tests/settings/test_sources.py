@@ -175,6 +175,7 @@ def test_a_whole_section_as_json_is_refined_by_longer_variables() -> None:
         ("GATEWAY_LIMITS__BODY_S", "fast", "limits.body_s: must be a number"),
         ("GATEWAY_SERVER__BIND", "127.0.0.1:80", "server.bind: must be JSON"),
         ("GATEWAY_SERVER__BIND", "[1]", "server.bind.0: must be text"),
+        ("GATEWAY_LIMITS__BODY_S", "5s", "must be a number of seconds"),
         ("GATEWAY_SERVER__BND", "[]", "server.bnd: is unknown; did you mean bind?"),
         ("GATEWAY_SERVR__BIND", "[]", "servr: is unknown; did you mean server?"),
         ("GATEWAY_SERVER__", "1", "has an empty part"),
@@ -260,7 +261,8 @@ def test_a_single_session_secret_is_a_list_of_one() -> None:
 
 
 def test_a_file_that_everybody_can_read_is_warned_about() -> None:
-    values = {"upstreams": {"local": {"base_url": "https://x", "api_key_file": "key"}}}
+    local = {"base_url": "https://x", "model": "m", "api_key_file": "key"}
+    values = {"upstreams": {"local": local}}
     _write("key", "hunter2", mode=0o604)
     (warning,) = load_settings(to_file(values), {}, {}).warnings
     assert warning.startswith("upstreams.local.api_key_file: every user")
@@ -317,6 +319,13 @@ def test_a_wrong_secret_from_a_variable_is_placed_and_not_shown() -> None:
     problem = only_problem(None, environ)
     assert problem.file == "GATEWAY_TENANTS__A__DIALECTS__HELPER__SESSION_SECRET"
     assert "hunter2" not in str(problem)
+
+
+def test_what_a_variable_leaves_out_is_placed_at_the_variable_and_not_at_the_file() -> None:
+    environ = {"GATEWAY_TENANTS__A__KEYS__K__HASH": HASH}
+    problem = only_problem("tenants: {b: {}}", environ)
+    assert problem.file == "GATEWAY_TENANTS__A__KEYS__K__HASH"
+    assert problem.key == "tenants.a.keys.k.dialects"
 
 
 def test_no_secret_is_in_a_repr_or_in_what_is_shown() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.settings import load_settings
-from tests.settings.support import load, only_problem, problems, to_file
+from tests.settings.support import load, only_problem, to_file
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic", None])
@@ -77,11 +77,46 @@ def test_what_an_upstream_cannot_mean_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("target", "key"), [({"base_url": "http://a", "weight": 0}, "weight"), ({}, "base_url")]
+    ("target", "key", "words"),
+    [
+        ({"base_url": "http://a", "weight": 0}, "weight", "must be at least 1"),
+        ({}, "base_url", "is required"),
+        ({"base_url": "http://a", "wieght": 1}, "wieght", "did you mean weight?"),
+    ],
 )
-def test_a_target_is_judged_like_an_address(target: dict[str, object], key: str) -> None:
-    found = problems({"upstreams": {"local": {"targets": [target]}}})
-    assert f"upstreams.local.targets.0.{key}" in {problem.key for problem in found}
+def test_a_target_is_judged_like_an_address(
+    target: dict[str, object], key: str, words: str
+) -> None:
+    problem = only_problem({"upstreams": {"local": {"targets": [target]}}})
+    assert problem.key == f"upstreams.local.targets.0.{key}"
+    assert words in problem.text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "url", "words"),
+    [
+        ("openai", "http://a/v1/chat/completions", "is appended to it; write http://a/v1"),
+        ("openai", "http://a/v1/chat/completions/", "is appended to it; write http://a/v1"),
+        ("anthropic", "https://a/v1/messages", "is appended to it; write https://a"),
+        ("anthropic", "https://a/v1", "/v1 is appended to it; write https://a"),
+    ],
+)
+def test_the_address_of_an_endpoint_is_refused_with_the_one_meant(
+    protocol: str, url: str, words: str
+) -> None:
+    for where, key in (
+        ({"base_url": url}, "base_url"),
+        ({"targets": [{"base_url": "http://b"}, {"base_url": url}]}, "targets"),
+    ):
+        problem = only_problem({"upstreams": {"local": {"protocol": protocol, **where}}})
+        assert problem.key == f"upstreams.local.{key}"
+        assert problem.text.endswith(words)
+
+
+def test_a_server_that_is_not_told_a_models_name_is_warned_about() -> None:
+    values = {"upstreams": {"local": {"base_url": "http://a/v1"}}}
+    (warning,) = load_settings(to_file(values), {}, {}).warnings
+    assert warning.startswith("upstreams.local.model: is not given")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +131,11 @@ def test_a_target_is_judged_like_an_address(target: dict[str, object], key: str)
 )
 def test_a_key_that_would_travel_unencrypted_is_warned_about(url: str, warned: bool) -> None:
     for where in ({"base_url": url}, {"targets": [{"base_url": url}]}):
-        upstream = {"api_key": "hunter2", **where}
+        upstream = {"api_key": "hunter2", "model": "m", **where}
         found = load_settings(to_file({"upstreams": {"local": upstream}}), {}, {}).warnings
         assert any("unencrypted" in warning for warning in found) == warned
         assert "hunter2" not in str(found)
-    keyless = {"upstreams": {"local": {"base_url": url}}}
+    keyless = {"upstreams": {"local": {"base_url": url, "model": "m"}}}
     assert not load_settings(to_file(keyless), {}, {}).warnings
 
 
