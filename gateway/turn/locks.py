@@ -3,15 +3,29 @@
 A lock belongs to whoever holds it and is handed straight to the next in line, first come first
 served, so a newcomer never overtakes. At most `waiters` wait for one conversation. An entry
 exists only while its conversation is held.
+
+A turn whose client has left is about to end, and the client may be back before it has: whoever
+finds such a turn waits up to `LEAVING_S` for its end, also where nobody waits for a running one.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import Final
 
 from gateway.errors import ConversationBusy
 from gateway.messages import ConversationKey
+
+LEAVING_S: Final = 2.0
+
+Leaving = Callable[[], bool]
+
+
+def stays() -> bool:
+    """Nobody is leaving."""
+    return False
 
 
 class ConversationLocks:
@@ -23,13 +37,26 @@ class ConversationLocks:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def hold(self, key: ConversationKey, wait_s: float = 0.0) -> "Hold":
+    def hold(
+        self, key: ConversationKey, wait_s: float = 0.0, *, leaving: Leaving = stays
+    ) -> "Hold":
         """A hold to enter with `async with`; if busy it waits in line for at most `wait_s`.
 
+        `leaving` says, once it is held, whether its client has left and it will end for that.
         Entering raises `ConversationBusy`: at once if `wait_s` is 0 or the line is full, else
         when the time is up.
         """
-        return Hold(self._lines, key, wait_s)
+        return Hold(self._lines, key, wait_s, leaving)
+
+
+class _Line:
+    """Those who wait for a conversation, and whether its holder is leaving."""
+
+    __slots__ = ("leaving", "waiting")
+
+    def __init__(self, leaving: Leaving) -> None:
+        self.leaving = leaving
+        self.waiting: deque[tuple[asyncio.Future[bool], Leaving]] = deque()
 
 
 class _Lines:
@@ -37,27 +64,30 @@ class _Lines:
 
     def __init__(self, waiters: int) -> None:
         self._waiters = waiters
-        self._lines: dict[ConversationKey, deque[asyncio.Future[bool]]] = {}
+        self._lines: dict[ConversationKey, _Line] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    async def acquire(self, key: ConversationKey, wait_s: float) -> None:
+    async def acquire(self, key: ConversationKey, wait_s: float, leaving: Leaving) -> None:
         line = self._lines.get(key)
         if line is None:
-            self._lines[key] = deque()
+            self._lines[key] = _Line(leaving)
             return
-        if wait_s <= 0 or len(line) >= self._waiters:
+        if line.leaving():
+            wait_s = max(wait_s, LEAVING_S)
+        if wait_s <= 0 or len(line.waiting) >= self._waiters:
             raise ConversationBusy("a turn is running on this conversation")
-        if not await self._wait(key, line, wait_s):
+        if not await self._wait(key, line, wait_s, leaving):
             raise ConversationBusy("the turns before this one took too long")
 
     async def _wait(
-        self, key: ConversationKey, line: deque[asyncio.Future[bool]], wait_s: float
+        self, key: ConversationKey, line: _Line, wait_s: float, leaving: Leaving
     ) -> bool:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
-        line.append(turn)
+        place = (turn, leaving)
+        line.waiting.append(place)
         timer = loop.call_later(wait_s, _give_up, turn)
         try:
             return await turn
@@ -69,13 +99,14 @@ class _Lines:
         finally:
             timer.cancel()
             with suppress(ValueError):
-                line.remove(turn)
+                line.waiting.remove(place)
 
     def pass_on(self, key: ConversationKey) -> None:
         line = self._lines[key]
-        while line:
-            turn = line.popleft()
+        while line.waiting:
+            turn, leaving = line.waiting.popleft()
             if not turn.done():
+                line.leaving = leaving
                 turn.set_result(True)
                 return
         del self._lines[key]
@@ -89,12 +120,15 @@ def _give_up(turn: asyncio.Future[bool]) -> None:
 class Hold:
     """One use of a lock: held from `async with` until `release` or the end of the block."""
 
-    __slots__ = ("_held", "_key", "_lines", "_wait_s")
+    __slots__ = ("_held", "_key", "_leaving", "_lines", "_wait_s")
 
-    def __init__(self, lines: _Lines, key: ConversationKey, wait_s: float) -> None:
+    def __init__(
+        self, lines: _Lines, key: ConversationKey, wait_s: float, leaving: Leaving
+    ) -> None:
         self._lines = lines
         self._key = key
         self._wait_s = wait_s
+        self._leaving = leaving
         self._held = False
 
     @property
@@ -111,7 +145,7 @@ class Hold:
     async def __aenter__(self) -> "Hold":
         if self._held:
             raise RuntimeError("the hold is entered already")
-        await self._lines.acquire(self._key, self._wait_s)
+        await self._lines.acquire(self._key, self._wait_s, self._leaving)
         self._held = True
         return self
 

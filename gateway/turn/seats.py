@@ -18,7 +18,7 @@ import structlog
 from gateway.errors import ConversationBusy, GatewayError
 from gateway.messages import Conversation, ConversationKey, Lease, Leased, Message, Recorded
 from gateway.ports.conversations import ConversationStore
-from gateway.turn.locks import ConversationLocks, Hold
+from gateway.turn.locks import ConversationLocks, Hold, Leaving, stays
 
 _log: Final = structlog.get_logger("gateway.turn")
 
@@ -82,14 +82,15 @@ class Seats:
 
     @asynccontextmanager
     async def take(
-        self, key: ConversationKey, begin: Begin, *, wait_s: float
+        self, key: ConversationKey, begin: Begin, *, wait_s: float, leaving: Leaving = stays
     ) -> AsyncIterator[Seat]:
         """A seat that `begin` opened, after waiting for at most `wait_s` if another turn runs.
 
+        `leaving` says whether the client has left, and the turn will end for that (`locks.py`).
         Raises `ConversationBusy`, and what `begin` raises.
         """
         by = asyncio.get_running_loop().time() + wait_s
-        async with self._locks.hold(key, wait_s) as hold:
+        async with self._locks.hold(key, wait_s, leaving=leaving) as hold:
             begun = await self._begin(begin, by)
             if isinstance(begun, Leased):
                 self._watch(begun.lease)

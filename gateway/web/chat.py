@@ -182,7 +182,8 @@ class Chat:
 
         wait_s = agent.turn_s if asked.dialect.conflict == "queue" else 0.0
         try:
-            async with services.seats.take(key, begin, wait_s=wait_s) as seat:
+            taking = services.seats.take(key, begin, wait_s=wait_s, leaving=asked.leaving)
+            async with taking as seat:
                 yield seat
         except ConversationBusy:
             if not wait_s:
@@ -319,6 +320,11 @@ class _Asked:
     options: DialectOptions
     chat: ChatRequest
     body: bytes
+
+    def leaving(self) -> bool:
+        """Whether the client has gone, which ends its turn."""
+        exchange = self.request.exchange
+        return exchange.gone and exchange.cancel_when_gone
 
 
 @dataclass(frozen=True, slots=True)

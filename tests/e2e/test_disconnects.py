@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.routes import ALL, HYPERLEAP, STREAMING, WIDGET, Chat
-from tests.e2e.wire import shown
+from tests.e2e.wire import shown, whole
 from tests.e2e.world import PROTOCOLS, World, read
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,6 +34,29 @@ async def test_a_client_that_leaves_before_the_first_word(
         await world.called(calls + 1)
         await exchange.vanish()
         await world.upstream_is_alone()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("chat", STREAMING, ids=by_id)
+async def test_a_client_that_leaves_and_is_back_at_once_is_answered(
+    world: World, chat: Chat, protocol: str
+) -> None:
+    conversation = await world.conversation(chat)
+    connect = world.h1 if protocol == "h1" else world.h2
+    first = await connect()
+    again = await connect() if protocol == "h1" else first
+    for _ in range(5):
+        world.reply_in_two("First", " never")
+        exchange = await first.send(chat.request(conversation, "Hello"))
+        await shown(exchange, "First")
+        world.reply("Second")
+        await exchange.vanish()
+        answer = await whole(await again.send(chat.request(conversation, "Go on")))
+        assert answer.status == 200
+        if protocol == "h1":
+            first = await connect()
+    for connection in (first, again):
+        await connection.close()
 
 
 async def test_every_client_that_left_is_counted_once(world: World) -> None:

@@ -138,6 +138,25 @@ async def test_waiting_ends_with_a_conflict_when_the_time_is_up() -> None:
     assert len(locks) == 0
 
 
+async def test_one_who_is_leaving_is_waited_for_and_whoever_comes_next_is_not() -> None:
+    locks = ConversationLocks()
+    gone = False
+    async with locks.hold(KEY, leaving=lambda: gone):
+        with pytest.raises(Conflict):
+            async with locks.hold(KEY):
+                pytest.fail("held twice")
+        gone = True
+        waiting = asyncio.create_task(locks.hold(KEY).__aenter__())
+        await settle()
+        assert not waiting.done()
+    following = await waiting
+    with pytest.raises(Conflict):
+        async with locks.hold(KEY):
+            pytest.fail("held twice")
+    following.release()
+    assert len(locks) == 0
+
+
 async def test_a_full_line_conflicts_at_once() -> None:
     locks = ConversationLocks(waiters=3)
     async with locks.hold(KEY):
