@@ -17,7 +17,8 @@ class Request:
     """Filled in step by step; what is still None was never reached.
 
     `template` is the matched route, never the raw path. `refused` is the kind of the error that
-    ended the request before a turn began; `why` what the store said, if that was the reason.
+    ended the request before a turn began; `why` what the store said, if that was the reason, or
+    that the answer was not taken.
     """
 
     exchange: Exchange

@@ -1,0 +1,33 @@
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.settings import load_settings
+from gateway.transport.asgi import Message
+from gateway.wiring import build
+from tests.e2e.config import config, upstream
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "lines"), [("GET", "/livez", 0), ("POST", "/v1/chat/stream", 1)]
+)
+async def test_a_client_that_takes_nothing_gets_no_log_line_of_its_own(
+    tmp_path: Path, method: str, path: str, lines: int
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    values = config({"main": upstream("http://127.0.0.1:9/v1")}, limits={"send_s": 0.05})
+    file.write_text(json.dumps(values))
+
+    async def never(*_: object) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "http_version": "2"}
+    async with build(load_settings(file, {}, {}).settings) as built:
+        with structlog.testing.capture_logs() as logs:
+            await asyncio.wait_for(built.app(scope, never, never), 5)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("request", "info")] * lines
+    assert all(line["why"] == "the client took nothing of its answer" for line in logs)
