@@ -7,6 +7,8 @@ from hypercorn.config import Config
 
 from gateway.messages import Headers, Reply, RequestHead
 
+CROWD: Final = 2048
+
 
 def request_head(
     method: str, target: bytes, fields: Iterable[tuple[bytes, bytes]], version: str
@@ -58,16 +60,27 @@ class Connections:
     """The connections that are open now, of every listener and every version of HTTP.
 
     A connection adds itself when it begins and removes itself when it is over. One that comes
-    while all are told to end is told so too.
+    while all are told to end is told so too. `streams` are the requests of HTTP/2 that are served
+    now; from `crowd` of them on, a connection may have an even share of so many and no more: each
+    holds memory for as long as its client takes to read the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: int = CROWD) -> None:
         self._open: set[Drainable] = set()
+        self._crowd = crowd
+        self.streams = 0
         self.draining = False
         self.stopping = False
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def share(self) -> int:
+        """How many streams a connection may have."""
+        if self.streams < self._crowd:
+            return self._crowd
+        return max(1, self._crowd // max(1, len(self._open)))
 
     def add(self, connection: Drainable) -> None:
         """From now on the connection hears of the end."""

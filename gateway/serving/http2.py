@@ -111,8 +111,7 @@ class Http2Protocol:
             self._take(event.data)
 
     def _take(self, data: bytes) -> None:
-        frames = self._h2.frames
-        before = frames.whole
+        frames, before = self._h2.frames, self._h2.frames.whole
         try:
             for event in self._h2.receive_data(data):
                 self._dispatch(event)
@@ -172,6 +171,7 @@ class Http2Protocol:
                 return
         stream = Http2Stream(self, opened, request)
         self._streams[number] = stream
+        self._config.connections.streams += 1
         self._task_group.spawn(stream.run, self._app, self._scope(request))
 
     def _turn_away(self, stream: H2Stream, reply: Reply, *, ended: bool) -> None:
@@ -191,7 +191,8 @@ class Http2Protocol:
     def _is_full(self) -> bool:
         # A handler that has answered may still have a last step to do; it holds no stream.
         serving = sum(not each.ended for each in self._streams.values()) + len(self._uploads)
-        return serving >= STREAMS or len(self._streams) >= 2 * STREAMS
+        share = self._config.connections.share
+        return serving >= min(STREAMS, share) or len(self._streams) >= 2 * STREAMS
 
     def _body(self, event: DataReceived) -> None:
         number, size = event.stream_id, event.flow_controlled_length
@@ -282,6 +283,7 @@ class Http2Protocol:
                 self._answered(stream)
             self._out.flush()
         del self._streams[stream.number]
+        self._config.connections.streams -= 1
         self._idle_since = self._loop.time()
         self._end_if_over()
 
@@ -365,8 +367,6 @@ class Http2Protocol:
     def _close(self, patience_s: float) -> None:
         self._transport.close()
         self._loop.call_later(patience_s, self._transport.abort)
-
-    # The clocks.
 
     def _later(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         def run() -> None:

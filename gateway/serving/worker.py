@@ -26,7 +26,7 @@ import structlog
 from gateway import wiring
 from gateway.demo import DemoError
 from gateway.errors import GatewayError
-from gateway.serving.connections import Connections
+from gateway.serving.connections import CROWD, Connections
 from gateway.serving.listeners import Server, serving
 from gateway.serving.orders import (
     BEAT_S,
@@ -128,7 +128,9 @@ class _Worker:
         self._board = board
         self._channel = channel
         self._told = _Told()
-        self._connections = Connections()
+        # Room for every turn that may run, and for what comes beside turns.
+        turns = orders.settings.limits.turns_in_flight
+        self._connections = Connections(max(CROWD, 2 * turns))
         self._scarce_at = 0.0
 
     async def run(self, words: StreamReader) -> int:

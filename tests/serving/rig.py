@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gateway.serving.connections import Connections
+from gateway.serving.connections import CROWD, Connections
 from gateway.serving.listeners import listen, serve
 from gateway.serving.tls import server_context
 from gateway.transport.asgi import Message, Receive, Send
@@ -104,7 +104,12 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    *, idle_s: float = 30, unread_s: float = 30, tls: bool = False, narrow: bool = False
+    *,
+    idle_s: float = 30,
+    unread_s: float = 30,
+    tls: bool = False,
+    narrow: bool = False,
+    crowd: int = CROWD,
 ) -> AsyncIterator[Service]:
     """A running server; at its end no handler may be left, and nothing may have complained.
 
@@ -115,7 +120,7 @@ async def service(
         if narrow:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         host, port = sock.getsockname()[:2]
-        it = Service(Address(host, port), Connections(), tls=tls)
+        it = Service(Address(host, port), Connections(crowd), tls=tls)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: it.faults.append(context))
         plain, secure = ([], [sock]) if tls else ([sock], [])
@@ -142,3 +147,4 @@ async def service(
     assert not it.faults
     assert not +it.running
     assert not len(it.connections)
+    assert not it.connections.streams

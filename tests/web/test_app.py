@@ -21,13 +21,16 @@ async def test_a_client_that_takes_nothing_gets_no_log_line_of_its_own(
     values = config({"main": upstream("http://127.0.0.1:9/v1")}, limits={"send_s": 0.05})
     file.write_text(json.dumps(values))
 
-    async def never(*_: object) -> Message:
+    async def receive() -> Message:
         await asyncio.Event().wait()
         raise AssertionError
+
+    async def send(_: Message) -> None:
+        await receive()
 
     scope = {"type": "http", "method": method, "path": path, "headers": [], "http_version": "2"}
     async with build(load_settings(file, {}, {}).settings) as built:
         with structlog.testing.capture_logs() as logs:
-            await asyncio.wait_for(built.app(scope, never, never), 5)
+            await asyncio.wait_for(built.app(scope, receive, send), 5)
     assert [(line["event"], line["log_level"]) for line in logs] == [("request", "info")] * lines
     assert all(line["why"] == "the client took nothing of its answer" for line in logs)
