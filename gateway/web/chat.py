@@ -294,7 +294,12 @@ class Chat:
         A reply that goes on with tool `results` keeps them: nothing else was asked.
         """
         services, chat = self._services, facts.chat
-        asked = Message(chat.message_id or services.new_id(), chat.role, chat.text, services.now())
+        # A client that asks for another reply posts its message again, under the id it had.
+        known = {message.id for message in facts.conversation.messages}
+        asked_id = chat.message_id
+        if asked_id is None or asked_id in known:
+            asked_id = services.new_id()
+        asked = Message(asked_id, chat.role, chat.text, services.now())
 
         async def keep(reply: KeptReply) -> None:
             answer = Message(

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.config import token_of
+from tests.e2e.neighbours import SHOW, tell
 from tests.e2e.routes import ALL, HELPER, HYPONEMA, MAIN, STREAMING, WIDGET, Chat
 from tests.e2e.wire import Request, shown, whole
 from tests.e2e.world import PROTOCOLS, World, open_world, read
@@ -190,10 +192,16 @@ async def test_a_malformed_key_is_refused_in_the_dialects_words(world: World, va
 
 
 async def test_a_repeated_message_id_alone_never_replays(world: World) -> None:
-    request = HELPER.request(await world.conversation(HELPER), "Hello")
+    slug = await world.conversation(HELPER)
+    request = HELPER.request(slug, "Hello")
     for number in range(2):
         world.reply(f"Reply {number}")
         assert read(HELPER, await world.send(request)).text == f"Reply {number}"
+    messages = (await tell(world, SHOW, slug))["messages"]
+    assert isinstance(messages, list)
+    ids = [message["id"] for message in messages]
+    assert (len(ids), ids[0]) == (4, json.loads(request.body)["message"]["id"])
+    assert len(set(ids)) == len(ids)
 
 
 async def test_a_recorded_reply_outlives_the_process(tmp_path: Path) -> None:
