@@ -69,7 +69,7 @@ class Notes:
 class Upstream:
     """A model over fake servers `a`, `b` …"""
 
-    def __init__(self, targets: int = 1, *, cap: int = 100, connect_s: float = 1.0) -> None:
+    def __init__(self, targets: int = 1, *, cap: int = 100, connect_s: float = 10.0) -> None:
         self.notes = Notes()
         self.servers = [Server() for _ in range(targets)]
         facts = ModelFacts("main", "openai", "m", connect_s, 60.0, 30.0, 300.0)
