@@ -12,6 +12,7 @@ from tests.attack.frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    WAIT_S,
     Wire,
     block,
     fields_of,
@@ -69,7 +70,7 @@ async def _early_h1(site: Site, name: str, request: Request, status: int, wrong:
     seen = await status_of(refused)
     expect(wrong, seen == status, f"{name}, HTTP/1.1: {seen or 'no answer'}")
     again = await connection.send(site.ask("next"))
-    good = await in_time(completes(again, "You said: next"), 3)
+    good = await in_time(completes(again, "You said: next"))
     expect(wrong, good, f"{name}, HTTP/1.1: the next request was not served")
     await connection.close()
 
@@ -85,7 +86,7 @@ async def _early_h2(site: Site, name: str, request: Request, status: int, wrong:
         if name == "413":  # its length is a lie; the rest never comes
             body = frame(DATA, lane.number, b"x") * 15
         await wire.write(head + body)
-        await lane.ends(3)
+        await lane.ends()
         expect(wrong, lane.answer.status == status, f"{name}, HTTP/2: {lane.fate}")
         gate.set()
         expect(wrong, await in_time(completes(beside)), f"{name}: the stream beside was cut")
@@ -219,7 +220,7 @@ async def pipelining(site: Site, full: bool) -> list[str]:
     await connection.write(b"".join(_health(site, number) for number in range(50)))
     data = b""
     with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while data.count(b"HTTP/1.1 200") < 50:
                 data += await connection.reader.read(65_536)
     numbers = re.findall(rb"x-request-id: pipe-(\d+)\r\n", data)
@@ -248,7 +249,7 @@ async def _broken_second(site: Site) -> list[str]:
     await connection.write(_health(site, 0) + broken + _health(site, 2))
     began = time.monotonic()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             data = await connection.reader.read(-1)
     except (OSError, TimeoutError):
         return [f"a broken request did not end its connection ({time.monotonic() - began:.1f} s)"]
@@ -293,6 +294,6 @@ async def _large_h2(site: Site, wire: Wire, large: bytes) -> list[str]:
         await asyncio.sleep(0.01)  # the window's credit has to come back
         if lane.over:
             break
-    await lane.ends(5)
+    await lane.ends()
     good = lane.answer.status == 413
     return [] if good else [f"HTTP/2: {lane.fate}"]

@@ -259,7 +259,7 @@ class Lane:
         self.answer.parts.append(data)
         return data
 
-    async def ends(self, within: float) -> bool:
+    async def ends(self, within: float = WAIT_S) -> bool:
         """Whether it is over in time, whatever way; what came is in `answer`."""
         try:
             async with asyncio.timeout(within):

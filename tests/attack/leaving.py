@@ -19,7 +19,7 @@ from tests.attack.frames import (
 from tests.attack.site import Site, completes, in_time
 from tests.e2e.http1 import H1, head_of
 
-_LEFT_S = 1.0
+_LEFT_S = 3.0  # 0.1, and what a busy machine makes of it
 
 
 @case("CL-03", "TCP closed at every stage of a request", fails_on_stock=True)
@@ -138,7 +138,7 @@ async def client_goaway(site: Site, full: bool) -> list[str]:
         await wire.write(frame(GOAWAY, 0, bytes(8)))
         await asyncio.sleep(0.2)
         gate.set()
-        over = await lane.ends(5)
+        over = await lane.ends()
         left = await site.model.is_left("goaway", _LEFT_S)
         expect(wrong, over and left, f"the stream neither ended nor was let go: {lane.fate}")
         expect(wrong, await wire.ends(9), "the connection was kept")

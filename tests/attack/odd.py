@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping
 
 from tests.attack.case import case, expect
-from tests.attack.frames import END_HEADERS, END_STREAM, HEADERS, Wire, block, frame
+from tests.attack.frames import END_HEADERS, END_STREAM, HEADERS, WAIT_S, Wire, block, frame
 from tests.attack.hooks import RAISES_AFTER, RAISES_BEFORE
 from tests.attack.site import Site, completes, in_time, status_of
 from tests.e2e.routes import WIDGET
@@ -47,7 +47,7 @@ async def odd_heads(site: Site, full: bool) -> list[str]:
             lane = wire.lane()
             data = block(head)
             await wire.write(frame(HEADERS, lane.number, data, END_HEADERS | END_STREAM))
-            await lane.ends(3)
+            await lane.ends()
             if not expect(wrong, not wire.refused, f"{name}: the whole connection was ended"):
                 return wrong
             good = lane.answer.reset is not None or 400 <= lane.answer.status < 600
@@ -152,7 +152,7 @@ async def _serves(wire: Wire, site: Site) -> bool:
 async def _raised(name: str, version: str, exchange: Exchange) -> list[str]:
     """What is wrong with the answer to a turn that raised."""
     try:
-        answer = await asyncio.wait_for(whole(exchange), 3)
+        answer = await asyncio.wait_for(whole(exchange), WAIT_S)
     except (TimeoutError, EOFError, OSError) as error:
         return [f"{name}, {version}: {error!r}"]
     if not answer.ended:

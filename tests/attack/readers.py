@@ -58,7 +58,7 @@ async def _read_slowly(site: Site, pause_s: float) -> list[str]:
             if lane.answer.ended or wire.closed.is_set():
                 break
             await wire.write(window_update(0, 1024) + window_update(lane.number, 1024))
-        await lane.ends(5)
+        await lane.ends()
         expect(wrong, says(lane.answer, said), f"the answer did not come whole: {lane.fate}")
     return wrong
 
@@ -73,21 +73,14 @@ async def windows(site: Site, full: bool) -> list[str]:
         await lane.head()
         await asyncio.sleep(0.1)
         await wire.write(settings({INITIAL_WINDOW_SIZE: 10}))  # 990 below nothing
-        quiet = await _cpu_of(site, 0.4)
+        quiet = await site.cores(1.0)
         await wire.write(window_update(lane.number, 990))
-        stalled = await _cpu_of(site, 0.4)
-        expect(wrong, stalled - quiet < 0.2, f"{stalled - quiet:.2f} of a core while waiting")
+        stalled = await site.cores(1.0)
+        expect(wrong, stalled - quiet < 0.4, f"{stalled - quiet:.2f} of a core while waiting")
         for _ in range(40):
             await wire.write(window_update(lane.number, 1))
             await asyncio.sleep(0.005)
         await wire.write(settings({INITIAL_WINDOW_SIZE: 60_000}))
-        await lane.ends(5)
+        await lane.ends()
         expect(wrong, says(lane.answer, said), f"the answer did not come whole: {lane.fate}")
     return wrong
-
-
-async def _cpu_of(site: Site, seconds: float) -> float:
-    """Cores that the site keeps busy, the good client's share included."""
-    before, began = site.cpu_seconds(), time.monotonic()
-    await asyncio.sleep(seconds)
-    return (site.cpu_seconds() - before) / (time.monotonic() - began)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol
 
 from tests.attack import processes, stock
-from tests.attack.frames import WINDOW, Wire
+from tests.attack.frames import WAIT_S, WINDOW, Wire
 from tests.attack.model import FIRST, SECOND, Model
 from tests.e2e.config import config, key_of, tenant, upstream
 from tests.e2e.http1 import H1
@@ -117,6 +117,12 @@ class Site:
     def cpu_seconds(self) -> float:
         """Processor time, all living processes together."""
         return processes.cpu_seconds(self.process.pid)
+
+    async def cores(self, seconds: float) -> float:
+        """Cores that its processes keep busy for so long, with what the good client asks."""
+        before, began = self.cpu_seconds(), time.monotonic()
+        await asyncio.sleep(seconds)
+        return (self.cpu_seconds() - before) / (time.monotonic() - began)
 
     def workers(self) -> list[int]:
         """The leader's children that serve."""
@@ -329,7 +335,7 @@ async def completes(exchange: Exchange, text: str = FIRST + SECOND) -> bool:
     return says(exchange.answer, text)
 
 
-async def in_time(completing: Awaitable[bool], within: float = 5.0) -> bool:
+async def in_time(completing: Awaitable[bool], within: float = WAIT_S) -> bool:
     """Whether it comes true before the time is over; a connection that breaks is not true."""
     try:
         return await asyncio.wait_for(completing, within)
@@ -337,7 +343,7 @@ async def in_time(completing: Awaitable[bool], within: float = 5.0) -> bool:
         return False
 
 
-async def status_of(exchange: Exchange, within: float = 3.0) -> int:
+async def status_of(exchange: Exchange, within: float = WAIT_S) -> int:
     """The status of a whole answer; 0 if none came in time."""
     try:
         answer = await asyncio.wait_for(whole(exchange), within)

@@ -61,6 +61,8 @@ class Frames:
     def write(self, *parts: Frame | bytes) -> None:
         """Sends frames or bytes, all in one write."""
         data = b"".join(p if isinstance(p, bytes) else p.serialize() for p in parts)
+        if self.writer.transport.is_closing():
+            return  # asyncio would complain of the writes, and not of the server's
         with contextlib.suppress(RuntimeError):  # closed already
             self.writer.write(data)
 
