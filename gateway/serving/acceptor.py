@@ -14,6 +14,8 @@ from collections.abc import Callable
 from socket import socket
 from typing import Final
 
+from gateway.serving import descriptors
+
 AT_ONCE: Final = 32
 _PAUSE_S: Final = 0.25
 _SCARCE: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -24,6 +26,7 @@ _log: Final = logging.getLogger("gateway.serving")
 class Acceptor:
     """The listening end of one socket; every connection gets a protocol of its own.
 
+    While descriptors are scarce it takes nobody: who comes waits in the kernel.
     A TLS handshake has `handshake_s` seconds, a close_notify's answer `goodbye_s`. `opening` are
     connections that were accepted and have no protocol yet.
     """
@@ -65,7 +68,19 @@ class Acceptor:
     def _listen(self) -> None:
         self._loop.add_reader(self._sock, self._accept)
 
+    def _rest(self) -> None:
+        # The socket stays readable, so the loop would do nothing else.
+        self._loop.remove_reader(self._sock)
+        self._pause = self._loop.call_later(_PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        if descriptors.are_scarce():
+            self._rest()
+        else:
+            self._listen()
+
     def _accept(self) -> None:
+        kept = descriptors.first_kept()
         for _ in range(AT_ONCE):
             try:
                 connection, _ = self._sock.accept()
@@ -76,13 +91,15 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _SCARCE:
                     _log.warning("connections are not accepted: %r", error)
-                # The socket stays readable, so the loop would do nothing else.
-                self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(_PAUSE_S, self._listen)
+                self._rest()
                 return
+            number = connection.fileno()
             task = self._loop.create_task(self._open(connection))
             self.opening.add(task)
             task.add_done_callback(self.opening.discard)
+            if number >= kept:
+                self._rest()
+                return
 
     async def _open(self, connection: socket) -> None:
         handshake_s, goodbye_s = self._times

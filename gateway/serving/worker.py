@@ -26,6 +26,7 @@ import structlog
 from gateway import wiring
 from gateway.demo import DemoError
 from gateway.errors import GatewayError
+from gateway.serving import descriptors
 from gateway.serving.connections import CROWD, Connections
 from gateway.serving.listeners import Server, serving
 from gateway.serving.orders import (
@@ -219,7 +220,7 @@ class _Worker:
         """Gives a sign of life now and from time to time."""
         loop = asyncio.get_running_loop()
         beat()
-        if loop.time() - self._scarce_at >= _SCARCE_S and _no_descriptor_is_left():
+        if loop.time() - self._scarce_at >= _SCARCE_S and descriptors.are_scarce():
             self._scarce_at = loop.time()
             _log.warning("out_of_descriptors", next="raise the limit of open files")
         loop.call_later(BEAT_S, self._beat, beat)
@@ -232,14 +233,6 @@ def _inherited(descriptor: int) -> socket:
     found = socket(fileno=descriptor)
     found.set_inheritable(False)  # a tool's program must not hold the port
     return found
-
-
-def _no_descriptor_is_left() -> bool:
-    try:
-        os.close(os.dup(0))
-    except OSError:
-        return True
-    return False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,6 +14,7 @@ from tests.e2e.config import config, upstream
 from tests.e2e.http1 import H1
 from tests.e2e.process import GatewayProcess
 from tests.e2e.routes import WIDGET
+from tests.e2e.wire import whole
 from tests.e2e.world import open_world, read
 from tests.serving.test_supervisor import PATIENCE_S, fleet
 
@@ -145,10 +146,16 @@ async def test_too_many_connections_are_shed_and_told_once_a_second(tmp_path: Pa
     async with open_world(tmp_path, limits={"connection_idle_s": 60}) as world:
         gateway = world.gateway
         (process,) = (await gateway.workers()).values()
+        early = await world.h1()
         resource.prlimit(process, resource.RLIMIT_NOFILE, (96, 96))
         began = time.monotonic()
         held = [await H1.connect(gateway.public) for _ in range(150)]
         await gateway.logged("out_of_descriptors")
+        # Calls of the model need descriptors too, and strangers may not have them all.
+        world.reply("Spared")
+        answer = await whole(await early.send(WIDGET.request("early", "Hello")))
+        assert read(WIDGET, answer).text == "Spared"
+        await early.close()
         assert (await gateway.ask(gateway.admin, "/readyz")).status == 200
         await asyncio.sleep(1)
         told = await gateway.logged("out_of_descriptors")

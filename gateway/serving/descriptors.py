@@ -1,0 +1,30 @@
+"""The descriptors of a process: its clients' connections leave some for its own.
+
+A turn needs one for the call of its model, and so does a store that has to be reached anew. If
+strangers could take the last one, with connections on which they say nothing, every turn would
+fail. Connections take the lowest free numbers first, so the number of one tells how many are left.
+"""
+
+import errno
+import os
+import resource
+import sys
+from typing import Final
+
+_KEPT: Final = 256  # of many; an eighth of few
+
+
+def first_kept() -> int:
+    """The lowest number that is not for a client's connection."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - min(_KEPT, limit // 8)
+
+
+def are_scarce() -> bool:
+    """Whether none is left for another connection."""
+    try:
+        lowest = os.dup(0)
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    os.close(lowest)
+    return lowest >= first_kept()
