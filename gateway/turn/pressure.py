@@ -85,7 +85,7 @@ class Pressure:
         self.late = False
         self._pressed_s = 0.0
         self._calm_s = 0.0
-        self._refused = False
+        self._refused = self._told = False
         self._level = 0.0
         self._tenants: dict[str, _Tenant] = {}
 
@@ -108,6 +108,7 @@ class Pressure:
             return
         if known.credit < 1.0 and self._running() >= FEW:
             self._refused = True
+            self._tell()
             raise Overloaded("the event loop is late", retry_after=1)
         known.credit = max(0.0, known.credit - 1.0)
 
@@ -131,7 +132,13 @@ class Pressure:
             self._pressed_s = self._calm_s = 0.0
             self.rate = max(_LEAST, self._best * _AT_LEAST, self._beginning * _AT_FIRST)
             self._level = self.rate
-            _log.warning("shedding", loop_lag_ms=round(late_s * 1000), running=self._running())
+
+    def _tell(self) -> None:
+        """Once for each time that turns are refused: a loop that is only late harms nobody."""
+        if not self._told:
+            self._told = True
+            lag_ms = round(self.lag_s * 1000)
+            _log.warning("shedding", loop_lag_ms=lag_ms, running=self._running())
 
     def _adapt(self, passed_s: float) -> None:
         if self.late:
@@ -147,7 +154,9 @@ class Pressure:
         if self._calm_s >= _CALM_S:
             self.shedding = False
             self._tenants.clear()
-            _log.info("shedding_ended")
+            if self._told:
+                self._told = False
+                _log.info("shedding_ended")
         else:
             self._share(passed_s)
 

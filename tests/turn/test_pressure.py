@@ -2,7 +2,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from random import Random
+
+from structlog.testing import capture_logs
 
 from gateway.errors import Overloaded
 from gateway.turn.pressure import FEW, LATE_S, TICK_S, Pressure
@@ -114,6 +117,22 @@ def test_a_loop_that_is_late_with_few_turns_refuses_nobody() -> None:
         pressure.tick(TICK_S + 10 * LATE_S, 10 * LATE_S)
         for _ in range(100):
             pressure.admit("acme")
+
+
+def test_only_a_pressure_that_refuses_somebody_is_logged() -> None:
+    with capture_logs() as told:
+        turns = [FEW - 1]
+        pressure = Pressure(lambda: turns[-1])
+        for running, events in ((FEW - 1, []), (1000, ["shedding", "shedding_ended"])):
+            turns.append(running)
+            for _ in range(20):
+                pressure.tick(TICK_S + 2 * LATE_S, 2 * LATE_S)
+                for _ in range(100):
+                    with suppress(Overloaded):
+                        pressure.admit("acme")
+            for _ in range(100):
+                pressure.tick(TICK_S, 0.0)
+            assert [line["event"] for line in told] == events
 
 
 def test_one_late_moment_refuses_nobody() -> None:
