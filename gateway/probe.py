@@ -68,6 +68,8 @@ async def _verdict(session: aiohttp.ClientSession, probe: Probe) -> Verdict:
         text = "the host name cannot be resolved; check base_url"
     except aiohttp.ClientConnectorCertificateError:
         text = "its certificate is not trusted; check base_url and ca_file"
+    except aiohttp.ClientConnectorSSLError:
+        text = "what answers there speaks no TLS that is understood here; is it http://?"
     except aiohttp.ClientConnectorError as error:
         # asyncio puts the address in the place of the reason.
         reason = os.strerror(error.os_error.errno) if error.os_error.errno else "no reason given"

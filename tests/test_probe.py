@@ -114,6 +114,13 @@ def test_nobody_there_is_a_verdict(tmp_path: Path) -> None:
     assert "FAILED     main: cannot connect (Connection refused); is it running?" in result.stdout
 
 
+def test_what_speaks_no_tls_is_a_verdict(tmp_path: Path) -> None:
+    with server(200, b"{}") as (url, _):
+        result = check(tmp_path, url.replace("http://", "https://"))
+    assert result.exit_code == 1
+    assert "speaks no TLS that is understood here; is it http://?" in result.stdout
+
+
 def test_what_speaks_no_http_is_a_verdict() -> None:
     async def one() -> probe.Verdict:
         async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
