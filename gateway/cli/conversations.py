@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from gateway.cli.configuration import DIALECT, config_option, fail, load
+from gateway.cli.configuration import DIALECT, config_option, fail, load, warn
 
 if TYPE_CHECKING:
     from gateway.conversations.transfer import Tally
@@ -71,7 +71,7 @@ def _list(file: Path | None, tenant: str | None, dialect: str | None) -> None:
             cells = (*one.key, one.length, one.status, time_text(one.updated_at))
             click.echo("\t".join(map(str, cells)))
 
-    _with_store(_stored(file), show)
+    _with_store(_stored(file, tenant), show)
 
 
 @command.command("show")
@@ -91,7 +91,7 @@ def _show(file: Path | None, tenant: str, dialect: str, id: str) -> None:
         for line in described(about, await messages_of(store, key)):
             click.echo(line)
 
-    _with_store(_stored(file), show)
+    _with_store(_stored(file, tenant), show)
 
 
 @command.command("export")
@@ -112,7 +112,7 @@ def _export(file: Path | None, tenant: str | None, dialect: str | None, out: str
             count = await export(store, Chosen(tenant, dialect), lines, _Progress("exported"))
         click.echo(f"exported {count} conversations", err=True)
 
-    _with_store(_stored(file), write)
+    _with_store(_stored(file, tenant), write)
 
 
 @command.command("import")
@@ -185,7 +185,7 @@ def _delete(
 
     if everything == bool(ids):
         raise click.UsageError("give ids, or --all")
-    stored = _stored(file)
+    stored = _stored(file, tenant)
     count = "all" if everything else len(ids)
     what = f"{count} of {tenant}'s {dialect} conversations"
     if not yes:
@@ -212,8 +212,10 @@ def _delete(
     sys.exit(1 if missing and ids else 0)
 
 
-def _stored(file: Path | None) -> _Stored:
+def _stored(file: Path | None, tenant: str | None = None) -> _Stored:
     settings = load(file)
+    if tenant is not None and tenant not in settings.tenants:
+        warn(f"tenant {tenant!r} is not in the configuration")
     scheme, _, path = settings.store.url.partition(":")
     if scheme == "memory":
         fail("store.url is memory:, which a gateway keeps to itself: nothing to look into")

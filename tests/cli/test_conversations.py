@@ -225,6 +225,16 @@ def test_a_file_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None
     assert "no.db" in result.stderr
 
 
+def test_a_tenant_that_is_not_configured_is_warned_of_and_its_conversations_are_there(
+    file: Path,
+) -> None:
+    bring(file, 1)
+    file.write_text(file.read_text().replace('"acme"', '"acme_inc"'))
+    result = run(file, "list", "--tenant", "acme")
+    assert result.stderr == "warning: tenant 'acme' is not in the configuration\n"
+    assert len(result.stdout.splitlines()) == 2
+
+
 def test_a_store_that_is_down_is_one_line(tmp_path: Path) -> None:
     result = run(configured(tmp_path, "valkey://127.0.0.1:9"), "list")
     assert (result.exit_code, result.stderr) == (
