@@ -13,6 +13,8 @@ from typing import Annotated, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
+from gateway.settings.values import IN_A_FILE
+
 Path = tuple[str, ...]
 
 
@@ -87,9 +89,13 @@ def fields(model: type[BaseModel]) -> dict[str, Shape]:
 
 
 def aliases(model: type[BaseModel]) -> dict[str, str]:
-    """Every other spelling of the section's settings, to the setting: `<name>_file` for what
-    holds a secret, and the singulars."""
-    found = {f"{name}_file": name for name, shape in fields(model).items() if shape.takes_secret}
+    """Every other spelling of the section's settings, to the setting: `<name>_file` for what is
+    a secret or may hold one, and the singulars."""
+    found = {
+        f"{name}_file": name
+        for name, field in model.model_fields.items()
+        if shape_of(field.annotation).takes_secret or IN_A_FILE in field.metadata
+    }
     for one, many in SINGULARS.items():
         if many in model.model_fields:
             found |= {one: many, f"{one}_file": many}

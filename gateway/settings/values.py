@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+IN_A_FILE: Final = "may be in a file"
+"""Marks what is no secret, and may hold one."""
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 # How other programs spell an address of SQLite's, and none of its paths.
@@ -190,7 +192,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Bind = Annotated[str, AfterValidator(_bind)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-StoreUrl = Annotated[str, AfterValidator(_store_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url), IN_A_FILE]
 HostName = Annotated[str, AfterValidator(_host_name)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Network = Annotated[str, AfterValidator(_network)]

@@ -228,7 +228,9 @@ def test_every_kind_of_secret_may_be_in_a_file() -> None:
     _write("secret", SECRET + "\n")
     _write("secrets", f"{SECRET}{SECRET}\n\n{SECRET}1\r\n")
     _write("admin", SECRET + "\n")
+    _write("url", "valkey://u:hunter2@store.example\n")
     values = {
+        "store": {"url_file": "url"},
         "tenants": {
             "a": {
                 "keys": {"k": {"hash_file": "hash", "dialects": ["widget"]}},
@@ -240,9 +242,11 @@ def test_every_kind_of_secret_may_be_in_a_file() -> None:
                     "widget": {"admin_key_file": "admin"},
                 }
             },
-        }
+        },
     }
-    tenants = load(values).tenants
+    settings = load(values)
+    assert settings.store.url == "valkey://u:hunter2@store.example"
+    tenants = settings.tenants
     assert tenants["a"].keys["k"].hash.get_secret_value() == HASH
     assert [s.get_secret_value() for s in tenants["a"].dialects.helper.session_secrets] == [SECRET]
     assert [s.get_secret_value() for s in tenants["b"].dialects.helper.session_secrets] == [
