@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings.model import Settings
-from gateway.settings.shape import SECTION, Path, aliases, shape_at
+from gateway.settings.shape import SECTION, Path, aliases, places, shape_at
 from gateway.settings.values import NAME_PATTERN
 
 _SIMPLE: Final[Mapping[str, str]] = {
@@ -134,4 +134,6 @@ def _unknown_hint(path: Path, root: type[BaseModel]) -> str:
     if parent is None or parent.kind is not SECTION or parent.model is None:
         return "remove it"
     known = {*parent.model.model_fields, *aliases(parent.model)}
-    return closest(path[-1], known, "settings here")
+    hint = closest(path[-1], known, "settings here")
+    others = [".".join(place) for place in places(root, path[-1])]
+    return f"{hint}; elsewhere there is {others[0]}" if others else hint

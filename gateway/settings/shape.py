@@ -6,7 +6,7 @@ element of a list has its number there.
 """
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Annotated, Final, Literal, Union, get_args, get_origin
@@ -100,6 +100,18 @@ def aliases(model: type[BaseModel]) -> dict[str, str]:
         if many in model.model_fields:
             found |= {one: many, f"{one}_file": many}
     return found
+
+
+def places(model: type[BaseModel], name: str) -> Iterator[Path]:
+    """Where below the section there is a setting of this name, NAME standing for any."""
+    for key, shape in fields(model).items():
+        if key == name:
+            yield (key,)
+        named = shape.kind is Kind.NAMED
+        inner = shape_of(shape.inner) if named else shape
+        if inner.model is not None:
+            here = (key, "NAME") if named else (key,)
+            yield from ((*here, *rest) for rest in places(inner.model, name))
 
 
 def shape_at(root: type[BaseModel], path: Sequence[str]) -> Shape | None:

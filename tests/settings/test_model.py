@@ -66,6 +66,11 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     assert only_problem("admin: {zzz: 1}").text == "is unknown; known settings here: bind"
 
 
+def test_an_unknown_key_that_belongs_elsewhere_says_where() -> None:
+    problem = only_problem("server: {cors_origins: [], workers: 1}")
+    assert problem.text.endswith("; elsewhere there is tenants.NAME.cors_origins")
+
+
 def test_every_fault_is_reported_at_once() -> None:
     text = f"""
 servr: {{}}
