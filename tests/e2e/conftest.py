@@ -20,7 +20,7 @@ async def module_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def module_brief_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """With clocks that run out soon, yet in no pause of the machine, and room for short replies."""
-    clocks = {"connect_s": 1, "first_token_s": 1.2, "idle_s": 1.2, "total_s": 10}
+    clocks = {"connect_s": 1, "first_token_s": 1.2, "idle_s": 2, "total_s": 10}
     async with open_world(
         tmp_path_factory.mktemp("brief"),
         clocks=clocks,

@@ -44,7 +44,7 @@ BEFORE: Final[dict[str, tuple[str, Script]]] = {
 AFTER: Final[dict[str, tuple[str, Script]]] = {
     "breaks-off": ("truncated", stream(*_BEGUN, Fin())),
     # What was not read before a reset is lost (RFC 9293 section 3.10.7.4).
-    "breaks-off-hard": ("truncated", stream(*_BEGUN, Sleep(0.5), Reset())),
+    "breaks-off-hard": ("truncated", stream(*_BEGUN, Sleep(0.3), Reset())),
     "ends-early": ("truncated", stream(*_BEGUN)),
     "falls-silent": ("upstream_timeout", stream(*_BEGUN, Hang())),
     "reports-an-error": ("upstream_error", stream(*_BEGUN, sse(_ERROR))),
