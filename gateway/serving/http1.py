@@ -18,17 +18,17 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
-from hypercorn.typing import AppWrapper, ConnectionState, HTTPScope, TaskGroup, WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 
 from gateway.messages import Reply
 from gateway.replies import json_reply
+from gateway.serving.application import Application
 from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http1_head import Head, Refused, head_end, read_head
@@ -59,17 +59,9 @@ class Http1Protocol:
         if not isinstance(config, ServingConfig):
             raise TypeError("the configuration has to be a ServingConfig")
         self.closes = False
-        self._app = app
+        self._app = Application(app, connection_state, tls=ssl, client=client, server=server)
         self._config = config
         self._task_group = task_group
-        self._peer = client[0] if client else None
-        self._scope: Callable[[Http1Stream], HTTPScope] = partial(
-            Http1Stream.scope,
-            scheme="https" if ssl else "http",
-            client=client,
-            server=server,
-            state=connection_state,
-        )
         self._connection = connection_of(send)
         self._transport = self._connection.writer.transport
         self._out = Outgoing(self._connection.writer)
@@ -140,12 +132,12 @@ class Http1Protocol:
         del self._buffer[:end]
         head = read_head(raw)
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(head.for_gate(), self._peer)
+            reply = self._config.gate.refusal(head.for_gate(), self._app.peer)
             if reply is not None:
                 self._turn_away(head, reply)
                 return True
         self._stream = stream = Http1Stream(self, self._out, raw, head.target)
-        self._task_group.spawn(stream.run, self._app, self._scope(stream))
+        self._task_group.spawn(stream.run, self._app)
         return True
 
     def _feed(self, stream: Http1Stream) -> None:

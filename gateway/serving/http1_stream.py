@@ -13,26 +13,18 @@ import asyncio
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, Protocol
-from urllib.parse import unquote
 
 import h11
-import structlog
-from hypercorn.typing import (
-    AppWrapper,
-    ASGISendEvent,
-    ConnectionState,
-    HTTPScope,
-)
+from hypercorn.typing import ASGISendEvent
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
+from gateway.serving.application import Application
 from gateway.serving.http1_chunks import be_strict
 from gateway.serving.http1_head import HEAD_BYTES, Refused
 from gateway.serving.inbox import Inbox
 
 _HIGH_WATER: Final = 65_536
 _CHUNKS: Final = 8192  # of one request's body; each costs h11 as much as a kilobyte does
-
-_log: Final = structlog.get_logger("gateway.serving")
 
 
 class Owner(Protocol):
@@ -82,8 +74,8 @@ class Http1Stream:
     """A request that is being served.
 
     `served` turns true when the application has seen it, `gone` when the connection is lost or
-    given up, `begun` when some of the answer has
-    been written, `ended` when all of it has. `receive` and `send` are ASGI's.
+    given up, `begun` when some of the answer has been written, `ended` when all of it has.
+    `receive` and `send` are ASGI's.
     """
 
     def __init__(self, owner: Owner, out: Outgoing, head: bytes, target: bytes) -> None:
@@ -135,42 +127,20 @@ class Http1Stream:
         """Whether another request may follow on the connection."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
-    def scope(
-        self,
-        *,
-        scheme: str,
-        client: tuple[str, int] | None,
-        server: tuple[str, int] | None,
-        state: ConnectionState,
-    ) -> HTTPScope:
-        """The request as ASGI's scope."""
-        path, _, query = self._target.partition(b"?")
-        waits = self._h11.they_are_waiting_for_100_continue
-        return {
-            "type": "http",
-            "http_version": self._request.http_version.decode(),
-            "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "method": self._request.method.decode("ascii"),
-            "scheme": scheme,
-            "path": unquote(path.decode("ascii")),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": list(self._request.headers),
-            "client": client,
-            "server": server,
-            "state": ConnectionState(state.copy()),
-            "extensions": {"http.request.continue": {}} if waits else {},
-        }
-
-    async def run(self, app: AppWrapper, scope: HTTPScope) -> None:
+    async def run(self, app: Application) -> None:
         """Lets the application serve the request; whatever it does, the request comes to an end."""
+        request = self._request
         try:
             if not self.gone:
                 self.served = True
-                await app(scope, self.receive, self.send, _no_thread, _no_thread)
-        except Exception:  # noqa: BLE001 - whatever it was, only this connection may end by it
-            _log.exception("application_fault")
+                scope = app.scope(
+                    request.method.decode("ascii"),
+                    self._target,
+                    list(request.headers),
+                    request.http_version.decode(),
+                    waits=self._h11.they_are_waiting_for_100_continue,
+                )
+                await app.serve(scope, self.receive, self.send)
         finally:
             self._owner.app_ended(self)
 
@@ -268,7 +238,3 @@ def _reason(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return b""
-
-
-def _no_thread(*_: object) -> None:
-    raise RuntimeError("the gateway serves ASGI applications only")

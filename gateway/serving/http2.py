@@ -14,7 +14,6 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from h2.errors import ErrorCodes
@@ -38,13 +37,14 @@ from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerConte
 from hyperframe.frame import GoAwayFrame
 
 from gateway.messages import Reply
+from gateway.serving.application import Application
 from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http2_connection import STREAMS, HeadersTooLong, ServerConnection
 from gateway.serving.http2_floods import Floods
 from gateway.serving.http2_headers import Field, Malformed, read_request
 from gateway.serving.http2_outbox import Outbox
-from gateway.serving.http2_stream import Http2Stream, http_scope
+from gateway.serving.http2_stream import Http2Stream
 
 _HEADER_BLOCK_S: Final = 5.0
 _UPLOAD_S: Final = 2.0
@@ -71,17 +71,9 @@ class Http2Protocol:
     ) -> None:
         if not isinstance(config, ServingConfig):
             raise TypeError("the configuration has to be a ServingConfig")
-        self._app = app
+        self._app = Application(app, connection_state, tls=ssl, client=client, server=server)
         self._config = config
         self._task_group = task_group
-        self._peer = client[0] if client else None
-        self._scope = partial(
-            http_scope,
-            scheme="https" if ssl else "http",
-            client=client,
-            server=server,
-            state=connection_state,
-        )
         self._loop = asyncio.get_running_loop()
         self._connection = connection_of(send)
         self._transport = self._connection.writer.transport
@@ -165,14 +157,14 @@ class Http2Protocol:
             self._reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
             return
         if self._config.gate.shedding:
-            reply = self._config.gate.refusal(request.for_gate(), self._peer)
+            reply = self._config.gate.refusal(request.for_gate(), self._app.peer)
             if reply is not None:
                 self._turn_away(opened, reply, ended=ended)
                 return
         stream = Http2Stream(self, opened, request)
         self._streams[number] = stream
         self._config.connections.streams += 1
-        self._task_group.spawn(stream.run, self._app, self._scope(request))
+        self._task_group.spawn(stream.run, self._app)
 
     def _turn_away(self, stream: H2Stream, reply: Reply, *, ended: bool) -> None:
         """Answers a request of which only the head was read, without a body if it does not fit."""

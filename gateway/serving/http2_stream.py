@@ -7,22 +7,14 @@ learns of that from `http.disconnect`.
 
 from functools import partial
 from typing import Final, Protocol
-from urllib.parse import unquote
 
-import structlog
 from h2.stream import H2Stream
-from hypercorn.typing import (
-    AppWrapper,
-    ASGISendEvent,
-    ConnectionState,
-    HTTPScope,
-)
+from hypercorn.typing import ASGISendEvent
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
+from gateway.serving.application import Application
 from gateway.serving.http2_headers import Field, RequestFields
 from gateway.serving.inbox import Inbox
-
-_log: Final = structlog.get_logger("gateway.serving")
 
 
 class Owner(Protocol):
@@ -78,13 +70,13 @@ class Http2Stream:
         """Whether the request has come whole."""
         return self._inbox.uploaded
 
-    async def run(self, app: AppWrapper, scope: HTTPScope) -> None:
+    async def run(self, app: Application) -> None:
         """Lets the application serve the request; whatever it does, the stream comes to an end."""
+        request = self._request
         try:
             if not self.gone:
-                await app(scope, self.receive, self.send, _no_thread, _no_thread)
-        except Exception:  # noqa: BLE001 - whatever it was, only this stream may end by it
-            _log.exception("application_fault")
+                scope = app.scope(request.method, request.target, request.fields, "2")
+                await app.serve(scope, self.receive, self.send)
         finally:
             self._owner.app_ended(self)
 
@@ -132,35 +124,3 @@ class Http2Stream:
         # Unread as it is, it has to be given back to the window that all streams share.
         if unread := self._inbox.close():
             self._owner.consumed(self.number, unread)
-
-
-def http_scope(
-    request: RequestFields,
-    *,
-    scheme: str,
-    client: tuple[str, int] | None,
-    server: tuple[str, int] | None,
-    state: ConnectionState,
-) -> HTTPScope:
-    """A request as ASGI's scope."""
-    path, _, query = request.target.partition(b"?")
-    return {
-        "type": "http",
-        "http_version": "2",
-        "asgi": {"spec_version": "2.1", "version": "3.0"},
-        "method": request.method,
-        "scheme": scheme,
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": request.fields,
-        "client": client,
-        "server": server,
-        "state": ConnectionState(state.copy()),
-        "extensions": {},
-    }
-
-
-def _no_thread(*_: object) -> None:
-    raise RuntimeError("the gateway serves ASGI applications only")
