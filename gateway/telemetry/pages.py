@@ -39,13 +39,9 @@ class Pages:
         self._rendering = asyncio.Lock()
         self._pages: dict[str, Page] = {}
 
-    def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text of all metrics now, in the format that `accept` prefers."""
-        page = self._render(accept)
-        return page.content_type, page.body
-
     async def scrape(self, accept: str) -> tuple[str, bytes]:
-        """As `render`, off the event loop and at most a quarter of a second old."""
+        """Content type and text of all metrics, in the format that `accept` prefers; at most a
+        quarter of a second old."""
         content_type = _encoder(accept)[1]
         async with self._rendering:
             page = self._pages.get(content_type)

@@ -26,34 +26,35 @@ _log: Final = structlog.get_logger("gateway.turn")
 TICK_S: Final = 0.05
 LATE_S: Final = 0.01
 _NEXT_TICK_S: Final = 0.01  # after a late one
-# A loop whose ticks were late for so long, two at least, is under pressure; on time for so long,
-# not.
+# Shedding begins after ticks that were late for so long, two at least, and ends after so long
+# without a late tick or a refusal.
 _PRESSED_S: Final = 0.1
 _CALM_S: Final = 1.0
-# With fewer turns than that it is something else that holds the loop up.
+# With fewer running turns than this, something else holds the loop up.
 FEW: Final = 32
-# The rate at first, in parts of what begins a second; of what ends, where its growth gets slow.
+# The first rate, as a part of the turns that began in a second.
 _AT_FIRST: Final = 0.5
-_ENOUGH: Final = 1.1
-# In parts of the most that ended a second lately, which is forgotten by half in so long, but not
-# while less is let in for being late.
+# The lowest rate: in turns a second, and as a part of the most that ended in a second lately.
+# That record halves in `_LATELY_S`, but stands still while ticks are late during shedding.
+_LEAST: Final = 10.0
 _AT_LEAST: Final = 0.4
 _LATELY_S: Final = 10.0
-# Seconds in which the rate halves while late; doubles while on time, below `_ENOUGH` and above.
+# Seconds in which the rate halves while ticks are late, and doubles while they are on time: slowly
+# once it is above this multiple of the turns that end in a second.
 _HALVES_S: Final = 2.0
 _DOUBLES_S: Final = 1.0
 _CREEPS_S: Final = 5.0
-_LEAST: Final = 10.0  # turns a second
-# After a late tick who asks for too much gets less than its share, down to this part of it.
+_ENOUGH: Final = 1.1
+# After a late tick who asks for more than a share gets less than it, but at least this part.
 _BRAKED: Final = 0.3
-# Over how many seconds rates are averaged: of begins and ends, and what a tenant asks for.
+# Seconds over which rates are averaged: of begun and ended turns, and of a tenant's requests.
 _TURNS_S: Final = 0.5
 _ASKING_S: Final = 0.4
-# Below such a share one request is more than a rate can tell, and only credit counts.
+# With a share below this, a single request looks like too high a rate, so only credit counts.
 _MEASURED: Final = 1 / _ASKING_S
-# Turns a second below which a tenant is not kept in mind.
+# Requests a second below which a tenant is forgotten.
 _FORGOTTEN: Final = 0.5
-# Seconds of its share that a tenant may take at once.
+# A tenant may take so many seconds' worth of its share at once.
 _BURST_S: Final = 0.1
 
 
@@ -142,7 +143,7 @@ class Pressure:
 
     def _adapt(self, passed_s: float) -> None:
         if self.late:
-            # Late by something else than turns, it would otherwise refuse nearly all in the end.
+            # If something else than turns makes the loop late, no cut helps: the rate has a floor.
             cut = self.rate * 0.5 ** (passed_s / _HALVES_S)
             self.rate = max(_LEAST, self._best * _AT_LEAST, cut)
         elif self._refused:
@@ -172,7 +173,7 @@ class Pressure:
         self._level = _even_share(rates, self.rate)
         # Only who asks for too much is held back further while the loop is late.
         brake = min(1.0, max(_BRAKED, 1.5 - self.lag_s / LATE_S))
-        # With nobody greedy the level has no end.
+        # Where nobody asks for too much the level is infinite.
         share = self.rate / max(1, len(rates)) if isinf(self._level) else self._level
         most = max(1.0, share * _BURST_S)
         for tenant in self._tenants.values():

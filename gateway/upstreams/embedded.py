@@ -1,8 +1,8 @@
 """The embedded model: starts `model_server.py` as a child process, watches it and ends it.
 
 `KeptModel` starts it again when it dies, at the same address, so that nobody has to be told. The
-child holds on to the pipe that is its standard input: when this process dies, however, the
-pipe closes and the child ends by itself. It gets no variable that may hold a secret.
+child's standard input is a pipe from this process: however this process ends, the pipe closes and
+the child ends by itself. It gets no environment variable that may hold a secret.
 """
 
 import asyncio

@@ -60,10 +60,10 @@ def gateway() -> Iterator[Gateway]:
     made.pages.close()
 
 
-def test_every_family_of_the_catalogue_is_exported_with_its_type_help_and_labels(
+async def test_every_family_of_the_catalogue_is_exported_with_its_type_help_and_labels(
     gateway: Gateway,
 ) -> None:
-    page = gateway.pages.render("")[1].decode()
+    page = (await gateway.pages.scrape(""))[1].decode()
     found = {family.name: family for family in parse_text(page)}
     for family in CATALOGUE:
         shown = found[family.name.removesuffix("_total")]
@@ -77,12 +77,12 @@ def test_no_family_is_in_the_catalogue_twice() -> None:
     assert len(catalogue.BY_NAME) == len(CATALOGUE)
 
 
-def test_no_series_tells_when_it_was_created(gateway: Gateway) -> None:
-    assert "_created" not in gateway.pages.render(OPENMETRICS)[1].decode()
+async def test_no_series_tells_when_it_was_created(gateway: Gateway) -> None:
+    assert "_created" not in (await gateway.pages.scrape(OPENMETRICS))[1].decode()
 
 
-def test_the_processes_and_the_platform_are_exported(gateway: Gateway) -> None:
-    page = gateway.pages.render("")[1].decode()
+async def test_the_processes_and_the_platform_are_exported(gateway: Gateway) -> None:
+    page = (await gateway.pages.scrape(""))[1].decode()
     assert "\nprocess_resident_memory_bytes " in page
     assert "\npython_info{" in page
 
@@ -103,8 +103,8 @@ def test_workers_are_counted_by_their_state(gateway: Gateway) -> None:
         (PROMETHEUS, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ],
 )
-def test_the_format_follows_accept(gateway: Gateway, accept: str, content_type: str) -> None:
-    found, body = gateway.pages.render(accept)
+async def test_the_format_follows_accept(gateway: Gateway, accept: str, content_type: str) -> None:
+    found, body = await gateway.pages.scrape(accept)
     assert found.startswith(content_type)
     parser = parse_openmetrics if "openmetrics" in found else parse_text
     names = {family.name for family in parser(body.decode())}
