@@ -37,6 +37,10 @@ _OF_THE_MESSAGE: Final = frozenset(
         "upgrade",
     ]
 )
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_USUAL_PORTS: Final = {"http": "80", "https": "443"}
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _MIN_SECRET_BYTES: Final = 32
 _DAY_S: Final = 86_400
@@ -102,12 +106,16 @@ def _host_name(value: str) -> str:
 def _origin(value: str) -> str:
     if value in ("*", "null"):
         return value
-    parts = urlsplit(value)
-    if not parts.scheme or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
+    # Anything else would never match: browsers write an origin in one way only (RFC 6454, 6.2).
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None:
         raise ValueError(
-            f"{value!r} is not an origin; write scheme://host[:port], no slash at the end"
+            f"{value!r} is not an origin; write scheme://host[:port], no slash at the end, "
+            "no pattern, and other than ASCII as xn--"
         )
-    return value.lower()
+    if match["port"] and match["port"] == _USUAL_PORTS.get(match["scheme"]):
+        raise ValueError(f"{value!r} is not an origin as browsers write it; leave the port out")
+    return match[0]
 
 
 def _network(value: str) -> str:
