@@ -76,7 +76,8 @@ async def test_verbose_tells_the_details_too() -> None:
     operators = Operators(None, lambda: {"workers": True}, lambda: ["worker 0: listening"])
     reply = await ask(operators, "/readyz", "verbose")
     assert reply.body == b"[+]workers ok\n    worker 0: listening\nok\n"
-    assert (await ask(operators, "/readyz")).body == b"ok\n"
+    for query in ("", "verbosely", "a=verbose"):
+        assert (await ask(operators, "/readyz", query)).body == b"ok\n"
 
 
 async def test_version_names_what_runs(admin: Operators) -> None:
