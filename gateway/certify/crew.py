@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from multiprocessing import get_context
@@ -12,6 +12,7 @@ from gateway.certify.recordings import Recording
 from gateway.certify.sockets import GatewayMaker, SocketPart, play_over_sockets
 from gateway.certify.sweep import Part, Sweep, Tally, silence
 from gateway.certify.wires import WIRES
+from gateway.serving.loop import loop_factory
 
 AnyPart = Part | SocketPart
 
@@ -54,7 +55,7 @@ def _begin() -> None:
 
 
 def _play(part: AnyPart, dialect: str | None, make: GatewayMaker) -> list[Tally]:
-    with silence(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with silence(), asyncio.Runner(loop_factory=loop_factory()) as runner:
         if isinstance(part, SocketPart):
             return [runner.run(play_over_sockets(part, make))]
         return runner.run(_sweep(part.recording, dialect).play(range(part.begin, part.end)))
@@ -64,11 +65,3 @@ def _play(part: AnyPart, dialect: str | None, make: GatewayMaker) -> list[Tally]
 def _sweep(recording: Recording, dialect: str | None) -> Sweep:
     wires = [wire for wire in WIRES if dialect in (None, wire.dialect.name)]
     return Sweep(recording, wires)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None  # asyncio's own loop serves as well, somewhat slower
-    return uvloop.new_event_loop

@@ -44,7 +44,7 @@ from hyperframe.frame import (
 )
 
 from gateway.serving.http2_floods import Flood, Floods
-from gateway.serving.http2_headers import HeaderDecoder, has_pseudo
+from gateway.serving.http2_headers import HeaderDecoder, has_bad_name
 
 STREAMS: Final = 100
 _MOST_STREAMS: Final = 2 * STREAMS  # in one read; the owner refuses those over the limit
@@ -173,7 +173,7 @@ class ServerConnection(H2Connection):
         except ProtocolError:
             return self._stream_fault(stream)
         if isinstance(found[0], TrailersReceived):
-            if overlong or has_pseudo(found[0].headers or []):
+            if overlong or has_bad_name(found[0].headers or []):
                 return self._stream_fault(stream)
         elif overlong:
             self.floods.fault()

@@ -154,7 +154,7 @@ def read_request(fields: list[Field], *, ended: bool) -> RequestFields:
     return RequestFields(method, pseudo[b":path"], regular, length)
 
 
-def has_pseudo(fields: list[Field]) -> bool:
+def has_bad_name(fields: list[Field]) -> bool:
     """Whether trailers have what only a head may have, or a name that no field may have."""
     return any(not _NAME.fullmatch(name) for name, _ in fields)
 

@@ -29,6 +29,7 @@ from gateway.errors import GatewayError
 from gateway.serving import descriptors
 from gateway.serving.connections import CROWD, Connections
 from gateway.serving.listeners import Server, serving
+from gateway.serving.loop import loop_factory
 from gateway.serving.orders import (
     BEAT_S,
     Orders,
@@ -71,7 +72,7 @@ def main() -> int:
         return 0
     logs.configure(worker=orders.slot)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_run(orders, board, channel))
     except Exception:  # noqa: BLE001 - it is logged, and the supervisor sees the exit code
         _log.critical("worker_fault", exc_info=True)
@@ -233,14 +234,6 @@ def _inherited(descriptor: int) -> socket:
     found = socket(fileno=descriptor)
     found.set_inheritable(False)  # a tool's program must not hold the port
     return found
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None  # asyncio's own loop serves as well, somewhat slower
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":
