@@ -13,9 +13,9 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from time import monotonic
 from types import TracebackType
 from typing import Final, TextIO
 
@@ -26,23 +26,26 @@ from gateway.turn.tally import TurnTally
 
 _QUEUED_LINES: Final = 4096
 _BATCH_LINES: Final = 256
+# Lines that come within this time of the first are written together: a thread that woke up for each
+# would take the interpreter from the event loop as often.
+_GATHER_S: Final = 0.02
 _FLUSH_S: Final = 1.0
 _REFUSALS_PER_S: Final = 10
 _FAILED_CALLS: Final = 5
 
 # Somebody should look at these; all other ends of a request are everyday life.
-_LOUD: Final[dict[str, int]] = {
-    "internal": logging.ERROR,
-    "worker_lost": logging.ERROR,
-    "store_unavailable": logging.WARNING,
-    "overloaded": logging.WARNING,
-    "upstream_error": logging.WARNING,
-    "upstream_rate_limited": logging.WARNING,
-    "upstream_unavailable": logging.WARNING,
-    "upstream_timeout": logging.WARNING,
-    "truncated": logging.WARNING,
-    "deadline": logging.WARNING,
-    "drained": logging.WARNING,
+_LOUD: Final[dict[str, str]] = {
+    "internal": "error",
+    "worker_lost": "error",
+    "store_unavailable": "warning",
+    "overloaded": "warning",
+    "upstream_error": "warning",
+    "upstream_rate_limited": "warning",
+    "upstream_unavailable": "warning",
+    "upstream_timeout": "warning",
+    "truncated": "warning",
+    "deadline": "warning",
+    "drained": "warning",
 }
 
 Fields = MutableMapping[str, object]
@@ -90,7 +93,6 @@ def configure(stream: TextIO | None = None, *, worker: int | None = None) -> Non
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
-    _output.requests = structlog.get_logger().bind()
     root = logging.getLogger()
     root.handlers = [_Handler()]
     root.setLevel(logging.WARNING)
@@ -106,10 +108,12 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
     """
     suppressed: int | None = 0
     if tally is None and line.kind is not None:
-        suppressed = _output.refusals.admit(line.kind, monotonic())
+        suppressed = _output.refusals.admit(line.kind, time.monotonic())
         if suppressed is None:
             return
     fields: dict[str, object] = {
+        "event": "request",
+        "level": _LOUD.get(line.kind or line.outcome, "info"),
         "request_id": line.request_id,
         "dialect": line.dialect,
         "route": line.route,
@@ -129,8 +133,7 @@ def request_line(line: RequestLine, tally: TurnTally | None = None) -> None:
         fields["why"] = why
     if suppressed:
         fields["suppressed"] = suppressed
-    logger = _output.requests or structlog.get_logger()
-    logger.log(_LOUD.get(line.kind or line.outcome, logging.INFO), "request", **fields)
+    _output.write(fields)
 
 
 def dropped_lines() -> int:
@@ -149,7 +152,7 @@ def shutdown(timeout: float = _FLUSH_S) -> None:
         return
     flush(timeout)
     _output.writer.stop()
-    _output.writer = _output.requests = None
+    _output.writer = None
     logging.getLogger().handlers = []
     structlog.reset_defaults()
     sys.excepthook = sys.__excepthook__
@@ -237,6 +240,8 @@ class _Writer:
         lines = self._lines
         while (entry := lines.get()) is not None:
             batch = []
+            if isinstance(entry, bytes):
+                time.sleep(_GATHER_S)
             while isinstance(entry, bytes):
                 batch.append(entry)
                 if len(batch) == _BATCH_LINES or lines.empty():
@@ -290,12 +295,10 @@ class _Handler(logging.Handler):
             "logger": record.name,
             # asyncio puts the repr of tasks, and so the values in them, on further lines.
             "detail": detail.partition("\n")[0],
-            **_output.everywhere,
         }
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = exception_fields(record.exc_info[1])
-        if _output.writer is not None:
-            _output.writer.write(encode_line(fields))
+        _output.write(fields)
 
 
 class _Output:
@@ -303,9 +306,12 @@ class _Output:
 
     def __init__(self) -> None:
         self.writer: _Writer | None = None
-        self.requests: structlog.typing.FilteringBoundLogger | None = None
         self.everywhere: dict[str, object] = {}
         self.refusals = _Refusals()
+
+    def write(self, fields: Mapping[str, object]) -> None:
+        if self.writer is not None:
+            self.writer.write(encode_line({**fields, **self.everywhere}))
 
 
 def _explain(_: object, __: str, fields: Fields) -> Fields:
