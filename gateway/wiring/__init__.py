@@ -37,7 +37,7 @@ from gateway.web.gate import TurnedAway
 from gateway.web.operators import Operators
 from gateway.web.request import Request
 from gateway.wiring import access, endpoints, upstreams
-from gateway.wiring.ids import NewIds
+from gateway.wiring.ids import NewIds, NewPublicIds
 
 Asgi = Callable[[Message, Receive, Send], Coroutine[None, None, None]]
 __all__ = ["Built", "build"]
@@ -153,17 +153,17 @@ class _Recorder:
 def store_of(settings: Settings) -> tuple[ConversationStore, Ledger]:
     """Where the conversations are, and the limits' state in the same place; not opened yet."""
     scheme, _, path = settings.store.url.partition(":")
-    days = settings.store.retention_days
+    days, new_id = settings.store.retention_days, NewPublicIds()
     if scheme == "memory":
-        return MemoryStore(retention_days=days), MemoryLedger()
+        return MemoryStore(retention_days=days, new_id=new_id), MemoryLedger()
     if scheme == "sqlite":
-        file = SqliteStore(Path(path), retention_days=days)
+        file = SqliteStore(Path(path), retention_days=days, new_id=new_id)
         return file, SqliteLedger(file.write)
     # Its client library takes long to import.
     from gateway.stores.valkey import ValkeyStore
     from gateway.stores.valkey_ledger import ValkeyLedger
 
-    shared = ValkeyStore(settings.store.url, retention_days=days)
+    shared = ValkeyStore(settings.store.url, retention_days=days, new_id=new_id)
     return shared, ValkeyLedger(shared.server)
 
 
