@@ -112,15 +112,15 @@ class Worker:
         future: asyncio.Future[T] = self._loop.create_future()
         wait_s = _SHORT_WAIT_S if hurried and self._refusing else WAIT_S
         self._queue.put(_Call(work, future, time.monotonic() + wait_s))
+        hung = _refusal(future, StoreUnavailable("the store's disk does not answer"))
+        clock = self._loop.call_later(wait_s + _GRACE_S, hung)
         try:
-            async with asyncio.timeout(wait_s + _GRACE_S):
-                value = await future
-        except TimeoutError:
-            self._refusing = True
-            raise StoreUnavailable("the store's disk does not answer") from None
+            value = await future
         except StoreUnavailable:
             self._refusing = True
             raise
+        finally:
+            clock.cancel()
         self._refusing = False
         return value
 

@@ -58,7 +58,8 @@ Release = Callable[[], Awaitable[None]]
 class Turn:
     """One turn; `run` is called once, in the task that `watch` watches.
 
-    `keep` stores the exchange; `release` lets the next turn on the conversation begin.
+    `keep` stores the exchange, and does so wholly before it raises a cancellation: whoever comes
+    next finds it. `release` lets the next turn on the conversation begin.
     """
 
     def __init__(
@@ -205,22 +206,11 @@ class Turn:
             _log.warning("partial_reply_not_stored", kind=error.kind)
 
     async def _store(self, status: MessageStatus, ending: tuple[TurnEvent, ...]) -> None:
-        """Stores the exchange; a cancellation waits, so that whoever comes next finds it."""
+        """Stores the exchange."""
         self._kept = True
-        reply = KeptReply(self._reply.text, status, self._reply.calls, ending)
-        storing = self._loop.create_task(self._keep_in_time(reply))
-        try:
-            await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            await asyncio.wait([storing])
-            if not storing.cancelled() and storing.exception() is not None:
-                _log.warning("reply_not_stored")
-            raise
-
-    async def _keep_in_time(self, reply: KeptReply) -> None:
         try:
             async with asyncio.timeout(_STORE_S):
-                await self._keep(reply)
+                await self._keep(KeptReply(self._reply.text, status, self._reply.calls, ending))
         except TimeoutError:
             raise StoreUnavailable(f"no answer within {_STORE_S:g} s") from None
 

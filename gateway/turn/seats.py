@@ -172,6 +172,12 @@ async def unbroken(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None and undo is not None:
+        if task.cancelled():
+            raise
+        error = task.exception()
+        if error is not None:
+            # The cancellation hides it from whoever called.
+            _log.warning("store_step_failed", error=type(error).__name__)
+        elif undo is not None:
             await undo(task.result())
         raise

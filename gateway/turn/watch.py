@@ -74,9 +74,11 @@ class Watch:
         self._first_token_by = now + first_token_s
         self._total_by = now + total_s
         self._idle_s = idle_s
-        self._tick_s = min(self._tick_s, first_token_s / 4, idle_s / 4, total_s / 4)
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        tick_s = min(first_token_s / 4, idle_s / 4, total_s / 4)
+        if tick_s < self._tick_s:
+            self._tick_s = tick_s
+            self._timer.cancel()
+            self._timer = self._loop.call_later(tick_s, self._tick)
 
     def token_came(self) -> None:
         """The model generated something: from now on silence and the total count."""

@@ -11,6 +11,7 @@ from gateway.ports.turns import ModelStream
 from gateway.turn.engine import KeptReply, Turn
 from gateway.turn.plan import Agent, TurnPlan
 from gateway.turn.prompt import Exchange
+from gateway.turn.seats import unbroken
 from gateway.turn.tally import TurnTally
 from gateway.turn.watch import NEVER, Watch
 
@@ -235,6 +236,9 @@ class Play:
         return self
 
     async def _keep(self, reply: KeptReply) -> None:
+        await unbroken(self._stored(reply))
+
+    async def _stored(self, reply: KeptReply) -> None:
         if self._store_error is not None:
             raise self._store_error
         if self._store_gate is not None:
