@@ -82,6 +82,10 @@ class DataStream:
         """What the client's parser skips."""
         return (datastream.KEEP_ALIVE,)
 
+    def shown(self, event: TurnFinished) -> str:
+        """The whole reply's text as its client shows it in the end."""
+        return event.text
+
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         """The event's records, none where this wire has no word for it."""
         parts = self._parts
@@ -160,6 +164,10 @@ class UiMessages:
     def keep_alive(self) -> Sequence[bytes]:
         """What the client's parser skips."""
         return (uimessages.KEEP_ALIVE,)
+
+    def shown(self, event: TurnFinished) -> str:
+        """The whole reply's text as its client shows it in the end."""
+        return event.text
 
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         """The event's records, none where this wire has no word for it."""

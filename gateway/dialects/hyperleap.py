@@ -198,6 +198,9 @@ class _ItemEncoder:
     def keep_alive(self) -> Sequence[bytes]:
         return (self._framing.keep_alive,) if self._opened else self._open()
 
+    def shown(self, event: TurnFinished) -> str:
+        return event.text
+
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         if isinstance(event, TextDelta):
             self._spoke = True
@@ -307,6 +310,9 @@ class _OneShotEncoder:
     def keep_alive(self) -> Sequence[bytes]:
         return ()
 
+    def shown(self, event: TurnFinished) -> str:
+        return event.text if self._instead is None else self._instead
+
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         if isinstance(event, TurnFinished):
             return (dumps(self._answer(event)).encode(),)
@@ -338,8 +344,7 @@ class _OneShotEncoder:
             self._moderation.append(result)
 
     def _answer(self, event: TurnFinished) -> dict[str, object]:
-        text = event.text if self._instead is None else self._instead
-        turn = self._turn
+        turn, text = self._turn, self.shown(event)
         return {
             "id": turn.turn_id,
             "object": "chat.completion",

@@ -129,6 +129,9 @@ class _EventEncoder:
     def keep_alive(self) -> Sequence[bytes]:
         return (events_out.KEEP_ALIVE,)
 
+    def shown(self, event: TurnFinished) -> str:
+        return event.text
+
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         if isinstance(event, TextDelta):
             return (f'event: token\ndata: {{"text":{quote(event.text)}}}\n\n'.encode(),)

@@ -155,6 +155,9 @@ class _LineEncoder:
     def keep_alive(self) -> Sequence[bytes]:
         return (ndjson.KEEP_ALIVE,)
 
+    def shown(self, event: TurnFinished) -> str:
+        return self._final.of(event)
+
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         if isinstance(event, TextDelta):
             text = event.text
@@ -189,6 +192,9 @@ class _OneShotEncoder:
 
     def keep_alive(self) -> Sequence[bytes]:
         return ()
+
+    def shown(self, event: TurnFinished) -> str:
+        return self._final.of(event)
 
     def encode(self, event: TurnEvent) -> Sequence[bytes]:
         if isinstance(event, TurnFinished):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from gateway.errors import GatewayError
-from gateway.events import ModelEvent, TurnEvent
+from gateway.events import ModelEvent, TurnEvent, TurnFinished
 from gateway.messages import (
     ChatRequest,
     DialectOptions,
@@ -50,6 +50,10 @@ class Encoder(Protocol):
     def keep_alive(self) -> Sequence[bytes]:
         """What may be sent in a silence without meaning anything; legal at any time before
         the terminal record, the first record included."""
+        ...
+
+    def shown(self, event: TurnFinished) -> str:
+        """The whole reply's text as its client shows it in the end; history keeps that."""
         ...
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.events import TurnEvent, TurnStarted
+from gateway.events import TurnEvent, TurnFinished, TurnStarted
 from gateway.grammar import Grammar
 from gateway.messages import Reply
 from gateway.ports.codecs import Encoder
@@ -53,6 +53,10 @@ class HttpDownstream:
     def gone(self) -> bool:
         """Whether the client has gone."""
         return self._exchange.gone
+
+    def shown(self, event: TurnFinished) -> str:
+        """The whole reply's text as the client shows it in the end."""
+        return self._encoder.shown(event)
 
     async def begin(self, model: str = "") -> None:
         """Sends the head and the opening record; once. `model` is the one that answers."""

@@ -17,6 +17,7 @@ from gateway.access.limits import Held, Limits
 from gateway.access.strangers import Strangers
 from gateway.access.visitors import Visitors
 from gateway.errors import Conflict, ConversationBusy, Overloaded
+from gateway.events import TurnFinished
 from gateway.messages import (
     ChatRequest,
     Conversation,
@@ -232,7 +233,7 @@ class Chat:
             TapedDownstream(down, tape) if tape is not None else down,
             down.watch,
             tally,
-            keep=self._keeper(facts, context, tape, results),
+            keep=self._keeper(facts, context, down, tape, results),
             release=partial(self._release, facts, tally),
         )
         with services.turns.running(down.watch.stop_turn):
@@ -286,6 +287,7 @@ class Chat:
         self,
         facts: "_TurnFacts",
         context: TurnContext,
+        down: HttpDownstream,
         tape: Tape | None,
         results: tuple[KeptCall, ...],
     ) -> Keep:
@@ -302,10 +304,11 @@ class Chat:
         asked = Message(asked_id, chat.role, chat.text, services.now())
 
         async def keep(reply: KeptReply) -> None:
+            ending = reply.ending[-1]
             answer = Message(
                 context.message_id,
                 "assistant",
-                reply.text,
+                down.shown(ending) if isinstance(ending, TurnFinished) else reply.text,
                 services.now(),
                 reply.status,
                 (*results, *reply.calls),

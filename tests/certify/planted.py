@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gateway.certify.wires import WIRES, Wire
 from gateway.errors import GatewayError, Truncated
-from gateway.events import ModelEvent, TurnEvent
+from gateway.events import ModelEvent, TurnEvent, TurnFinished
 from gateway.messages import ChatRequest, DialectOptions, Reply, RequestHead, TurnContext
 from gateway.ports.codecs import Decoder, Dialect, Encoder
 from gateway.upstreams.openai import OpenAI
@@ -61,6 +61,9 @@ class _FaultyEncoder:
 
     def keep_alive(self) -> Sequence[bytes]:
         return self._sound.keep_alive()
+
+    def shown(self, event: TurnFinished) -> str:
+        return self._sound.shown(event)
 
 
 class FaultyDecoder:

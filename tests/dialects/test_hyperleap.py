@@ -322,7 +322,7 @@ def test_a_guard_shows_its_text_and_is_a_moderation_result(
 
 
 def test_one_answer_shows_what_a_guard_put_in_place_of_the_reply() -> None:
-    encode = encoder("one-shot").encode
+    encode = encoder("one-shot")
     events: list[TurnEvent] = [
         TurnStarted(),
         TextDelta("Forbidden."),
@@ -332,9 +332,9 @@ def test_one_answer_shows_what_a_guard_put_in_place_of_the_reply() -> None:
         RoundFinished("stop", None),
         finished("Forbidden."),
     ]
-    (body,) = [record for event in events for record in encode(event)]
+    (body,) = [record for event in events for record in encode.encode(event)]
     choice = json.loads(body)["choices"][0]
-    assert choice["message"]["content"] == "Instead."
+    assert choice["message"]["content"] == "Instead." == encode.shown(finished("Forbidden."))
     assert [it["category"] for it in choice["moderation_results"]["categoryResults"]] == [
         "k",
         "hate",

@@ -233,15 +233,12 @@ def test_the_script_of_the_vendor_s_page_reads_each_body_message_as_whole_lines(
 
 
 def message_after(*events: TurnEvent, text: str, framing: str = "ndjson") -> str:
-    encode = encoder(framing).encode
-    whole = [
-        TurnStarted(),
-        *events,
-        RoundFinished("stop", None),
-        TurnFinished(text, "stop", None, 1, ()),
-    ]
-    records = [record for event in whole for record in encode(event)]
+    encode = encoder(framing)
+    finished = TurnFinished(text, "stop", None, 1, ())
+    whole = [TurnStarted(), *events, RoundFinished("stop", None), finished]
+    records = [record for event in whole for record in encode.encode(event)]
     message: str = json.loads(records[-1])["message"]
+    assert encode.shown(finished) == message
     return message
 
 

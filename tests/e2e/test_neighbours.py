@@ -320,9 +320,12 @@ class TestHyperleap:
 
 class TestWidgetAdmin:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    async def test_the_operator_reads_what_was_said(self, world: World, protocol: str) -> None:
+    @pytest.mark.parametrize("reply", ["Fine", " Fine\n", " "])
+    async def test_the_operator_reads_what_the_visitor_did(
+        self, world: World, reply: str, protocol: str
+    ) -> None:
         session = await world.conversation(WIDGET)
-        world.reply("Fine")
+        world.reply(reply)
         said = read(WIDGET, await world.ask(WIDGET, "Hello", conversation=session))
         listed = (await tell(world, THREADS, protocol=protocol))["conversations"]
         assert isinstance(listed, list)
@@ -330,7 +333,7 @@ class TestWidgetAdmin:
         thread = await tell(world, THREAD, str(listed[0]["_id"]), protocol=protocol)
         assert thread["conversation"] == listed[0]
         assert isinstance(thread["messages"], list)
-        assert [entry["content"] for entry in thread["messages"]] == ["Hello", "Fine"]
+        assert [entry["content"] for entry in thread["messages"]] == ["Hello", said.text]
 
     async def test_a_clients_key_is_no_operators(self, world: World) -> None:
         key = key_of("acme", "widget")

@@ -45,6 +45,9 @@ class Letters:
     def keep_alive(self) -> Sequence[bytes]:
         return (b"," if self.said else b".",)
 
+    def shown(self, event: TurnFinished) -> str:
+        return event.text
+
 
 class Rig:
     def __init__(self, *, http_version: str = "1.1", **encoder: bool) -> None:
