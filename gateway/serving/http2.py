@@ -133,23 +133,25 @@ class Http2Protocol:
             self._reset(event.stream_id)
         elif isinstance(event, HeadersTooLong):
             self._config.refused("bad_request")
-            with suppress(ProtocolError):  # it may have been reset in the same read
-                self._answer(event.stream_id, 431)
-                if not event.ended:
-                    self._linger(event.stream_id)
+            self._answer(event.stream_id, 431, ended=event.ended)
         elif isinstance(event, ConnectionTerminated):
             self._leaving = True
 
     def _request(self, event: RequestReceived) -> None:
-        number = event.stream_id
-        if self._is_full or number > self._last_stream:
-            self._config.refused("overloaded" if self._is_full else "draining")
+        number, ended = event.stream_id, event.stream_ended is not None
+        crowded = self._serving >= self._config.connections.share
+        if self._is_full or number > self._last_stream or (crowded and self._out.is_full):
+            self._config.refused("draining" if number > self._last_stream else "overloaded")
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        if crowded:
+            # Not REFUSED_STREAM: who keeps to the number of streams it was told is no flood.
+            self._config.refused("overloaded")
+            self._answer(number, 503, (b"retry-after", b"1"), ended=ended)
             return
         opened = self._h2.streams.get(number)
         if opened is None or opened.closed:
             return  # it was reset by what came after it in the same read
-        ended = event.stream_ended is not None
         try:
             request = read_request(event.headers, ended=ended)
         except Malformed:
@@ -180,11 +182,13 @@ class Http2Protocol:
             self._linger(stream.stream_id)
 
     @property
-    def _is_full(self) -> bool:
+    def _serving(self) -> int:
         # A handler that has answered may still have a last step to do; it holds no stream.
-        serving = sum(not each.ended for each in self._streams.values()) + len(self._uploads)
-        share = self._config.connections.share
-        return serving >= min(STREAMS, share) or len(self._streams) >= 2 * STREAMS
+        return sum(not each.ended for each in self._streams.values()) + len(self._uploads)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._serving >= STREAMS or len(self._streams) >= 2 * STREAMS
 
     def _body(self, event: DataReceived) -> None:
         number, size = event.stream_id, event.flow_controlled_length
@@ -255,10 +259,14 @@ class Http2Protocol:
         own = self._config.response_headers("h2")
         self._h2.send_headers(number, [(b":status", b"%d" % status), *fields, *own], end_stream=end)
 
-    def _answer(self, number: int, status: int) -> None:
-        """A whole answer without a body."""
-        fields = [(b"content-length", b"0"), (b"x-request-id", uuid.uuid4().hex.encode())]
-        self._head(number, status, fields, end=True)
+    def _answer(self, number: int, status: int, *more: Field, ended: bool) -> None:
+        """A whole answer without a body, to a request that has `ended` or whose rest is dropped."""
+        request_id = uuid.uuid4().hex.encode()
+        fields = [(b"content-length", b"0"), (b"x-request-id", request_id), *more]
+        with suppress(ProtocolError):  # it may have been reset in the same read
+            self._head(number, status, fields, end=True)
+            if not ended:
+                self._linger(number)
 
     def _answered(self, stream: Http2Stream) -> None:
         stream.answered()
@@ -271,7 +279,7 @@ class Http2Protocol:
             if stream.begun:
                 self._reset_stream(stream.number, ErrorCodes.INTERNAL_ERROR)
             else:
-                self._answer(stream.number, 500)
+                self._answer(stream.number, 500, ended=True)
                 self._answered(stream)
             self._out.flush()
         del self._streams[stream.number]
