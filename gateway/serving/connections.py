@@ -7,7 +7,7 @@ from hypercorn.config import Config
 
 from gateway.messages import Headers, Reply, RequestHead
 
-CROWD: Final = 2048
+CROWD: Final = 1024
 
 
 def request_head(
@@ -61,8 +61,8 @@ class Connections:
 
     A connection adds itself when it begins and removes itself when it is over. One that comes
     while all are told to end is told so too. `streams` are the requests of HTTP/2 that are served
-    now; from `crowd` of them on, a connection may have an even share of so many and no more: each
-    holds memory for as long as its client takes to read the answer.
+    now; from `crowd` of them on, a connection may have an even share of so many and no more, and
+    from twice as many on a single one: each holds memory until its client has read the answer.
     """
 
     def __init__(self, crowd: int = CROWD) -> None:
@@ -80,6 +80,8 @@ class Connections:
         """How many streams a connection may have."""
         if self.streams < self._crowd:
             return self._crowd
+        if self.streams >= 2 * self._crowd:
+            return 1
         return max(1, self._crowd // max(1, len(self._open)))
 
     def add(self, connection: Drainable) -> None:

@@ -202,6 +202,16 @@ async def test_in_a_crowd_every_connection_has_its_share_of_streams() -> None:
         assert await greedy.status(313) == "200"
 
 
+async def test_in_a_great_crowd_every_connection_has_one_stream() -> None:
+    async with service(crowd=6) as it, await it.client() as client:
+        it.connections.streams += 12  # of others
+        client.write(client.request(1, "/hold"), client.request(3, "/hold"))
+        assert await client.status(3) == "503"
+        it.go.set()
+        assert await client.status(1) == "200"
+        it.connections.streams -= 12
+
+
 async def test_a_handler_that_still_runs_counts_though_its_client_has_reset_it(
     it: Service,
 ) -> None:
