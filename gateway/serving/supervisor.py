@@ -248,6 +248,7 @@ class Supervisor:
         changed = changes(self._settings, settings)
         if not changed and not anyway:
             _log.info("configuration_unchanged")
+            self._metrics.unchanged()
             return
         _log.info("reloading", changed=changed)
         await self._put_in_force(settings)

@@ -66,6 +66,10 @@ class SupervisorMetrics:
         self._reloads.labels(result).inc()
         self._good.set(result == "good")
 
+    def unchanged(self) -> None:
+        """The configuration that was read is the one in force."""
+        self._good.set(1)
+
     def draining(self) -> None:
         """The gateway is stopping."""
         self._draining.set(1)

@@ -216,6 +216,8 @@ async def test_a_changed_file_is_taken_on_and_a_bad_one_is_not(tmp_path: Path) -
         assert await gateway.workers() == before
         assert await gateway.total("chatgw_config_last_reload_successful") == 0
         rewrite(gateway, ', "typing_error": 1', "")
+        await gateway.logged("configuration_unchanged")
+        assert await gateway.total("chatgw_config_last_reload_successful") == 1
         rewrite(gateway, '"bind": "127.0.0.1:0"', '"bind": "127.0.0.1:1"')
         (told,) = await gateway.logged("configuration_refused")
         assert "admin.bind cannot change" in str(told["why"])
