@@ -33,7 +33,7 @@ ERROR_TYPES: Final = (
     "_OTHER",
 )
 CALL_OUTCOMES: Final = (
-    *("ok", "cancelled", "deadline", "drained", "internal"),
+    *("ok", "cancelled", "deadline", "drained", "internal", "overloaded"),
     *("connect_timeout", "first_token_timeout", "idle_timeout", "total_timeout"),
     *("upstream_timeout", "upstream_error", "upstream_unavailable", "upstream_rate_limited"),
     *("upstream_denied", "upstream_rejected", "truncated", "content_filtered", "context_length"),

@@ -12,6 +12,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import (
     ConnectTimeout,
+    GatewayError,
+    Overloaded,
     TotalTimeout,
     Truncated,
     UpstreamError,
@@ -21,14 +23,18 @@ from gateway.errors import (
 
 # `TimeoutError` is an `OSError`; `ValueError` is what a malformed address or header raises.
 CLIENT_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+# What this process or machine has run out of, whatever the server is like.
+_OWN_WANT: Final = ("EMFILE", "ENFILE")
 
 
-def failure(error: Exception, *, answering: bool) -> UpstreamError:
+def failure(error: Exception, *, answering: bool) -> GatewayError:
     """What a client error means; `answering` says that the head of a good answer had come."""
     named = type(error).__name__
     code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
     if code is not None:
         named += f" {code}"
+    if code in _OWN_WANT:
+        return Overloaded(f"no descriptor is left for a call: {named}", retry_after=1)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return ConnectTimeout(f"no connection in time: {named}")
     if isinstance(error, TimeoutError):

@@ -11,6 +11,7 @@ from gateway.errors import (
     GatewayError,
     IdleTimeout,
     Internal,
+    Overloaded,
     RateLimited,
     ReplyTooLong,
     TotalTimeout,
@@ -67,6 +68,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
         (ReplyTooLong(), "truncated"),
         (ContentFiltered(), "content_filtered"),
         (ContextLength(), "context_length"),
+        (Overloaded(), "overloaded"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 
@@ -7,6 +8,7 @@ import pytest
 
 from gateway.errors import (
     ConnectTimeout,
+    Overloaded,
     TotalTimeout,
     UpstreamUnavailable,
 )
@@ -221,6 +223,17 @@ async def test_what_a_server_says_unasked_is_nobodys_answer(
     await asyncio.sleep(0.05)
     assert await ask(model) == WANTED
     assert [seen.connection for seen in upstream.requests] == [0, 1]
+
+
+async def test_a_want_of_descriptors_is_not_the_servers_fault(make: Make) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as highest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), hard))
+        try:
+            error = await failure(make())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert type(error) is Overloaded
 
 
 async def test_a_port_where_nobody_listens_is_unavailable(make: Make) -> None:
