@@ -10,6 +10,7 @@ they come.
 """
 
 import asyncio
+import codecs
 import gc
 import os
 import signal
@@ -52,6 +53,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # is less than the supervisor's patience.
 _SETTLE_S: Final = 1.5
 _SCARCE_S: Final = 1.0
+# Python opens their files when they are used first: too late when no descriptor is left.
+_CODECS: Final = ("utf-16-le", "idna")
 
 
 def main() -> int:
@@ -63,6 +66,8 @@ def main() -> int:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    for name in _CODECS:
+        codecs.lookup(name)
     try:
         orders = read_orders(channel)
     except OrdersError as error:

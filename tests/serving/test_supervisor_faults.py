@@ -157,6 +157,9 @@ async def test_too_many_connections_are_shed_and_told_once_a_second(tmp_path: Pa
         assert read(WIDGET, answer).text == "Spared"
         await early.close()
         assert (await gateway.ask(gateway.admin, "/readyz")).status == 200
+        world.reply("A descriptor was left")
+        turn = await whole(await held[0].send(WIDGET.request("one", "Hello")))
+        assert turn.status in (200, 503), turn.text
         await asyncio.sleep(1)
         told = await gateway.logged("out_of_descriptors")
         assert len(told) <= time.monotonic() - began + 1
