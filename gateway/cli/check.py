@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--config", "named", type=click.Path(path_type=Path), help="The same as FILE.")
 @click.option("--online", is_flag=True, help="Also ask every upstream whether it is there.")
-def command(file: Path | None, online: bool) -> None:
+def command(file: Path | None, named: Path | None, online: bool) -> None:
     """Say whether a configuration is good, or what is wrong.
 
     FILE is config/gateway.yaml unless given, else the built-in defaults.
     """
-    source = chosen(file)
+    if file is not None and named is not None:
+        raise click.UsageError("give FILE or --config, not both")
+    source = chosen(file or named)
     settings = load(source)
     click.echo(f"ok: {source or 'built-in defaults'}")
     for label, text in _summary(settings):

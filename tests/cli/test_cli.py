@@ -119,6 +119,12 @@ def test_wrong_usage_is_exit_code_two_and_says_why(arguments: list[str]) -> None
 # check
 
 
+def test_check_takes_its_file_as_the_other_commands_do() -> None:
+    file = write(tenants())
+    assert run("check", "--config", file).stdout == run("check", file).stdout
+    assert run("check", "--config", file, file).exit_code == 2
+
+
 def test_a_good_file_is_ok_with_a_summary() -> None:
     file = write(
         {
