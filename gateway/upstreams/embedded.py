@@ -128,12 +128,10 @@ class EmbeddedModel:
             process.stdin.close()
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(process))
-        for insist in (process.terminate, process.kill):
-            await asyncio.wait((self._watcher,), timeout=_EXIT_S)
-            if self._watcher.done():
-                return
+        await asyncio.wait((self._watcher,), timeout=_EXIT_S)
+        if not self._watcher.done():
             with contextlib.suppress(ProcessLookupError):
-                insist()
+                process.kill()
         await self._watcher
 
     async def _start(self) -> str:

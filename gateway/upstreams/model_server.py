@@ -5,8 +5,9 @@ on that port of 127.0.0.1 (0: a free one), and prints one line of JSON on its st
 `{"address": URL}` when the server answers, or `{"missing": PACKAGE}` or `{"failed": REASON}` before
 it exits with 1.
 
-It lives as long as its standard input is open, so it cannot outlive its parent. SIGTERM ends it at
-once; SIGINT does not, because Ctrl-C reaches the whole group and the parent ends it in order.
+It lives as long as its standard input is open, so it cannot outlive its parent. Signals that reach
+the whole group (Ctrl-C, a closed terminal, many a process manager's SIGTERM) leave it alone: the
+parent ends it in order, after the turns that it answers.
 
 Two slots of 2048 tokens each, 256 generated tokens at most, two threads.
 """
@@ -46,7 +47,8 @@ _TEMPLATE: Final = (
 
 def main() -> int:
     """Serves until standard input ends; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     report = _own_stdout()
     for package in (_ENGINE, _WEIGHTS):
         if importlib.util.find_spec(package) is None:

@@ -124,7 +124,7 @@ async def test_the_death_of_the_server_is_noticed(embedded: Start) -> None:
 
 
 async def test_a_server_that_does_not_want_to_end_is_killed(embedded: Start) -> None:
-    model = embedded("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(600)")
+    model = embedded(READY + "time.sleep(600)")
     await model.start(lambda text: None)
     pid = model.pid
     assert pid is not None
