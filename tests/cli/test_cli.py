@@ -88,6 +88,13 @@ def test_it_runs_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (0, f"gateway {__version__}\n")
 
 
+def test_a_python_without_the_packages_is_told_where_they_are() -> None:
+    bare = [sys.executable, "-S", "-m", "gateway"]
+    done = subprocess.run(bare, cwd=ROOT, env={}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gateway: this Python has no package 'click'; `make run` ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
