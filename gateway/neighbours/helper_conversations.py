@@ -10,7 +10,7 @@ All with a session token; each conversation belongs to the token's identity. A c
 unread while it has messages that came after it was last read; reading it whole marks it, unless
 `markRead=false` says not to. A list has 20 conversations a page, or `limit` of 1 to 100, the last
 written to first. A conversation is shown with its newest 1000 messages, or as many of them as have
-1 MiB characters; a preview is cut to its beginning.
+1 MiB characters; a preview is cut to its beginning. An empty `cursor` or `limit` is a missing one.
 Nobody but a model answers here, so there are no staff, reactions, attachments or escalations.
 Source: `@helperai/client` 0.4.5 and its schemas.
 """
@@ -152,7 +152,7 @@ class HelperList(_Visitors):
 
     async def answer(self, head: RequestHead, body: bytes, principal: Principal) -> Reply:
         """A page of the list. Raises `GatewayError`."""
-        asked = query_value(head, "limit")
+        asked = query_value(head, "limit") or None
         if asked is not None and (not _LIMIT.fullmatch(asked) or int(asked) > MAX_LIMIT):
             raise bad_field("limit", f"must be a number from 1 to {MAX_LIMIT}")
         page = await self._store.recent(
@@ -160,7 +160,7 @@ class HelperList(_Visitors):
             DIALECT,
             owner=principal.identity,
             limit=PAGE if asked is None else int(asked),
-            cursor=query_value(head, "cursor"),
+            cursor=query_value(head, "cursor") or None,
             messages=1,
         )
         conversations = [_summary(conversation) for conversation in page.conversations]
