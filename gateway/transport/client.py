@@ -10,16 +10,16 @@ sent once more. One on which the server said something unasked is not used again
 would be taken for the answer to somebody else's call.
 
 Clocks: `connect_s` runs here, waiting for a place in the pool included. The caller watches the
-first token, the silences and the whole, and cancels; `total_s` also runs here as a backstop.
+first token, the silences and the whole, and cancels.
 """
 
 import asyncio
 import socket
 import ssl
 import weakref
+from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import formatdate
-from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
@@ -53,20 +53,8 @@ class _Attempt:
     reused: bool = False
 
 
-async def _note_reuse(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceConnectionReuseconnParams,
-) -> None:
-    context.trace_request_ctx.reused = True
-
-
-async def _note_new(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceConnectionCreateStartParams,
-) -> None:
-    context.trace_request_ctx.reused = False
+# What the call that runs in this context is making, for the pool to note how it was connected.
+_attempt: Final[ContextVar[_Attempt]] = ContextVar("attempt")
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -91,6 +79,7 @@ class _Connector(aiohttp.TCPConnector):
             if protocol is None or protocol not in self._lent or not protocol.should_close:
                 break
             connection.close()
+        _attempt.get().reused = protocol in self._lent
         if protocol is not None:
             self._lent.add(protocol)
         return connection
@@ -108,9 +97,6 @@ def open_session(*, limit: int = 0) -> aiohttp.ClientSession:
 
     `limit` is the number of calls that may be in flight, 0 for any.
     """
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
         # Twice: a connection whose call is over may still be reading the end of its answer.
         connector=_Connector(limit=2 * limit),
@@ -120,7 +106,6 @@ def open_session(*, limit: int = 0) -> aiohttp.ClientSession:
         read_bufsize=_READ_BUFFER,
         max_line_size=_HEAD_LINE,
         max_field_size=_HEAD_LINE,
-        trace_configs=[trace],
     )
 
 
@@ -138,7 +123,6 @@ class HttpServer:
         session: aiohttp.ClientSession,
         base_url: str,
         connect_s: float,
-        total_s: float,
         tls: ssl.SSLContext | None = None,
         one_connection_per_request: bool = False,
         stream_bytes: int = STREAM_BYTES,
@@ -148,7 +132,6 @@ class HttpServer:
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._connect_s = connect_s
-        self._total_s = total_s
         self._tls: ssl.SSLContext | bool = tls or True
         self._single_use = one_connection_per_request
         self._stream_bytes = stream_bytes
@@ -177,9 +160,8 @@ class HttpServer:
     async def _send(
         self, request: UpstreamRequest, headers: tuple[tuple[str, str], ...], connect_s: float
     ) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(
-            total=self._total_s, connect=connect_s, sock_connect=connect_s
-        )
+        # No clock over the whole: aiohttp would enter and leave it with every read.
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s)
         url = URL(_joined(self._base_url, request.path), encoded=True)
         fields: CIMultiDict[str] = CIMultiDict(_OWN_HEADERS)
         fields.update(request.headers)
@@ -189,6 +171,7 @@ class HttpServer:
         again = False
         while True:
             attempt = _Attempt()
+            _attempt.set(attempt)
             try:
                 response = await self._session.post(
                     url,
@@ -197,7 +180,6 @@ class HttpServer:
                     timeout=timeout,
                     allow_redirects=False,
                     ssl=self._tls,
-                    trace_request_ctx=attempt,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                 if again or not attempt.reused or not _silent(error):

@@ -100,7 +100,6 @@ def _model(
             session=session,
             base_url=base_url or embedded_url,
             connect_s=upstream.connect_s,
-            total_s=upstream.total_s,
             tls=tls,
             # The embedded server closes its connection after every stream without saying so first.
             one_connection_per_request=embedded,

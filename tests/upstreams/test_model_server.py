@@ -38,7 +38,6 @@ async def ask(base_url: str, codec: Upstream, prompt: Prompt) -> tuple[str, Mode
             session=session,
             base_url=base_url,
             connect_s=5,
-            total_s=60,
             one_connection_per_request=True,
         )
         stream = await model.call(prompt)
