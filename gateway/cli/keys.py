@@ -26,12 +26,14 @@ def _new(tenant: str, dialect: "DialectName", name: str | None) -> None:
 
     For helper it is a session secret, from which tokens are made.
     """
-    name = name or dialect
-    for option, value in (("--tenant", tenant), ("--name", name)):
-        _refuse_bad_name(option, value)
+    _refuse_bad_name("--tenant", tenant)
     if dialect == "helper":
+        if name is not None:
+            raise click.UsageError("helper has session secrets, which have no --name")
         _new_session_secret(tenant)
         return
+    name = name or dialect
+    _refuse_bad_name("--name", name)
     from gateway.access.keys import hash_key, new_key
 
     key = new_key(dialect)
@@ -59,8 +61,10 @@ def _refuse_bad_name(option: str, value: str) -> None:
 
     from gateway.settings.values import NAME_PATTERN
 
-    if not re.fullmatch(NAME_PATTERN.strip("^$"), value):
-        raise click.BadParameter(f"{value!r} does not match {NAME_PATTERN}", param_hint=option)
+    pattern = NAME_PATTERN.strip("^$")
+    if not re.fullmatch(pattern, value):
+        text = f"{value!r} is not a name; names match {pattern}"
+        raise click.BadParameter(text, param_hint=option)
 
 
 @command.command("list")

@@ -182,7 +182,7 @@ def _upstreams(settings: Settings) -> Iterator[Fault]:
             text = "names the servers; remove base_url, or put it among them"
             yield Fault((*path, "targets"), text)
         for url in upstream.servers:
-            yield from _too_long(path, upstream, url)
+            yield from _endpoint(path, upstream, url)
         for word in _repeated(target.base_url for target in upstream.targets):
             yield Fault((*path, "targets"), f"{word} is given twice; use its weight")
         if upstream.protocol == "anthropic" and upstream.max_tokens_field != "max_tokens":
@@ -193,7 +193,7 @@ def _upstreams(settings: Settings) -> Iterator[Fault]:
             yield Fault((*path, "ca_file"), unread)
 
 
-def _too_long(path: Path, upstream: UpstreamSettings, url: str) -> Iterator[Fault]:
+def _endpoint(path: Path, upstream: UpstreamSettings, url: str) -> Iterator[Fault]:
     """People paste the whole address of an endpoint, and every call to it would be a 404."""
     for end in _APPENDED.get(upstream.protocol, ()):
         if url.endswith(end):

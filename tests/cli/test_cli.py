@@ -106,6 +106,7 @@ def test_a_python_without_the_packages_is_told_where_they_are() -> None:
         ["keys", "new", "--tenant", "Acme", "--dialect", "widget"],
         ["keys", "new", "--tenant", "acme", "--dialect", "widget", "--name", "a-b"],
         ["keys", "new", "--tenant", "acme\n", "--dialect", "widget"],
+        ["keys", "new", "--tenant", "acme", "--dialect", "helper", "--name", "x"],
         ["token"],
         ["chat", "--url", "nonsense", "--key", "K"],
         ["chat"],
