@@ -5,7 +5,6 @@ cannot serve.
 """
 
 import asyncio
-import resource
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +36,6 @@ def run(settings: Settings, source: Source, *, demo: bool, patience: Patience | 
             "Make one with `gateway keys new`, or set server.allow_no_keys to start all the same."
         )
         return 2
-    _raise_descriptor_limit()
     logs.configure()
     try:
         return asyncio.run(_supervise(settings, source, shown, patience))
@@ -54,9 +52,3 @@ async def _supervise(
     settings: Settings, source: Source, demo: Demo | None, patience: Patience | None
 ) -> int:
     return await Supervisor(settings, source, demo, patience).run()
-
-
-def _raise_descriptor_limit() -> None:
-    """Every connection is a descriptor, and many systems start programs with 1024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

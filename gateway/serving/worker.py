@@ -175,6 +175,7 @@ class _Worker:
         if orders.demo is not None:
             await orders.demo.prepare(built.store, built.tokens)
         limits = orders.settings.limits
+        descriptors.provide(limits.turns_in_flight)
         server = await stack.enter_async_context(
             serving(
                 built.app,
@@ -228,7 +229,9 @@ class _Worker:
         beat()
         if loop.time() - self._scarce_at >= _SCARCE_S and descriptors.are_scarce():
             self._scarce_at = loop.time()
-            _log.warning("out_of_descriptors", next="raise the limit of open files")
+            _log.warning(
+                "out_of_descriptors", next="raise the limit of open files, or server.workers"
+            )
         loop.call_later(BEAT_S, self._beat, beat)
 
     def _say(self, word: str) -> None:
