@@ -26,8 +26,13 @@ def test_a_reload_is_a_hangup_of_the_supervisor() -> None:
     assert shlex.split(service()["ExecReload"]) == ["/bin/kill", "-HUP", "$MAINPID"]
 
 
-def test_a_gateway_that_gave_up_is_started_again() -> None:
+def test_a_gateway_that_gave_up_is_started_again_but_not_on_a_wrong_configuration() -> None:
     assert service()["Restart"] == "on-failure"
+    assert service()["RestartPreventExitStatus"] == "2"
+
+
+def test_a_worker_that_is_killed_for_its_memory_takes_no_other_along() -> None:
+    assert service()["OOMPolicy"] == "continue"
 
 
 def test_it_serves_the_configuration_in_the_foreground() -> None:
