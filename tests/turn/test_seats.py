@@ -125,6 +125,22 @@ async def test_a_turn_that_may_wait_comes_after_the_first(other: int) -> None:
         assert await waiting == ["q", "a"]
 
 
+async def test_a_turn_of_another_worker_has_a_moment_to_end() -> None:
+    workers = Workers()
+
+    async def second() -> list[str]:
+        async with workers.turn(1) as seat:
+            return [message.id for message in seat.conversation.messages]
+
+    async with workers.turn(0) as seat:
+        waiting = asyncio.create_task(second())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await seat.keep(EXCHANGE)
+        await seat.leave()
+        assert await waiting == ["q", "a"]
+
+
 async def test_waiting_for_another_worker_ends() -> None:
     workers = Workers()
     async with workers.turn(0):
