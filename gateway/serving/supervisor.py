@@ -219,7 +219,11 @@ class Supervisor:
             if not (files.changed() or renewed or told):
                 continue
             before = self._settings
-            await self._reload(anyway=told or renewed)
+            try:
+                await self._reload(anyway=told or renewed)
+            except Exception:  # noqa: BLE001 - a fault of the gateway's own, and not the last reload
+                _log.exception("reload_fault", next="the former one stays")
+                self._metrics.reloaded("failed")
             if self._settings is not before:
                 pair = self._pair()
 

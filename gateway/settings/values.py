@@ -18,8 +18,8 @@ IN_A_FILE: Final = "may be in a file"
 """Marks what is no secret, and may hold one."""
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
-# How other programs spell an address of SQLite's, and none of its paths.
-_NO_PATH: Final = re.compile(r"//|:|file:")
+# How shells and other programs spell a place of SQLite's, and none of its paths.
+_NO_PATH: Final = re.compile(r"//|:|file:|~")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 # Another value than the HTTP client's own would damage the message, or the next one.
@@ -53,7 +53,16 @@ def _bind(value: str) -> str:
     return value
 
 
+def _refuse_control(value: str, what: str) -> None:
+    """Some parsers drop control characters, and others stumble over them."""
+    if not value.isprintable():
+        raise ValueError(f"holds a character that no {what} has, such as the end of a line")
+
+
 def _base_url(value: str) -> str:
+    _refuse_control(value, "address")
+    if " " in value:
+        raise ValueError("must not hold spaces")
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -72,6 +81,7 @@ def _base_url(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
+    _refuse_control(value, "address")
     scheme, _, rest = value.partition(":")
     if scheme == "memory" and not rest:
         return value
@@ -191,9 +201,12 @@ def _json(value: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _file(value: object) -> object:
-    if value == "":
+    if not isinstance(value, str):
+        return value
+    if not value:
         raise ValueError("must not be empty")
-    return Path(value) if isinstance(value, str) else value
+    _refuse_control(value, "path")
+    return Path(value)
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

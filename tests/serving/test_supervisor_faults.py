@@ -33,6 +33,22 @@ patience = Patience(start_s=float(sys.argv[2]), wedged_s=3.0, kill_s=1.0)
 sys.exit(run(source.load().settings, source, demo=False, patience=patience))
 """
 
+# As `gateway serve`, but the first configuration that is tried later raises what nobody expects.
+SURPRISED = """
+import sys
+from pathlib import Path
+from gateway.serving.reload import Source
+from gateway.serving.server import run
+class Surprising(Source):
+    surprises = [RuntimeError("a surprise")]
+    def load(self):
+        if self.surprises:
+            raise self.surprises.pop()
+        return super().load()
+file = Path(sys.argv[1])
+sys.exit(run(Source(file, {}).load().settings, Surprising(file, {}), demo=False))
+"""
+
 
 @asynccontextmanager
 async def impatient(directory: Path, start_s: float = 30) -> AsyncIterator[GatewayProcess]:
@@ -127,6 +143,21 @@ async def test_while_others_serve_a_start_that_fails_is_tried_again(tmp_path: Pa
         assert (await gateway.workers())[0] == before[0]
         assert await gateway.total("chatgw_worker_restarts_total", reason="start") >= 1
         await gateway.stop()
+
+
+async def test_a_reload_that_fails_unforeseen_is_told_and_not_the_last(tmp_path: Path) -> None:
+    gateway = GatewayProcess(config(NOBODY), tmp_path)
+    gateway.command = [sys.executable, "-c", SURPRISED, str(gateway.file)]
+    try:
+        await gateway.start()
+        gateway.send(signal.SIGHUP)
+        await gateway.logged("reload_fault")
+        gateway.send(signal.SIGHUP)
+        await gateway.logged("reloaded")
+        assert await gateway.total("chatgw_config_reloads_total", result="failed") == 1
+    finally:
+        if gateway.children():
+            await gateway.kill()
 
 
 async def test_nobody_reads_the_log_and_turns_go_on(tmp_path: Path) -> None:

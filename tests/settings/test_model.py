@@ -138,7 +138,10 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
             ("store.url", f"sqlite:{rest}", "takes a path, e.g. sqlite:var/gateway.db")
             for rest in ("//var/gateway.db", "///var/gateway.db", ":memory:", "file:gateway.db")
         ),
+        ("store.url", "sqlite:~/gateway.db", "takes a path, e.g. sqlite:var/gateway.db"),
+        ("store.url", "sqlite:a\0b", "holds a character that no address has"),
         ("server.certificate", "", "must not be empty"),
+        ("server.certificate", "a\0b", "holds a character that no path has"),
         ("admin.bind", ["127.0.0.1:1"], "must be text, not a list"),
         *(
             ("store.url", f"valkey://{rest}", "must be SCHEME://")

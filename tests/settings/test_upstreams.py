@@ -21,6 +21,9 @@ def test_a_server_upstream_needs_its_address(protocol: str | None) -> None:
         "http://",
         "x",
         "http://x:0/",
+        "http://x y/v1",
+        "http://x/v1\r\nhost: hunter2",
+        "http://x/v1\0",
     ],
 )
 def test_an_address_that_calls_cannot_be_appended_to_is_refused_unquoted(url: str) -> None:
