@@ -67,11 +67,21 @@ def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
     return [
         *_certificate_warnings(settings.server),
+        *_too_trusting(settings.server),
         *_useless_keys(settings),
         *_lapsing_keys(settings),
         *_keys_in_the_clear(settings),
         *_useless_prices(settings),
         *_unnamed_models(settings),
+    ]
+
+
+def _too_trusting(server: ServerSettings) -> list[str]:
+    return [
+        f"server.trusted_proxies: {network} is everybody, so that visitors can give themselves "
+        "any address; name the proxies only"
+        for network in server.trusted_proxies
+        if network.endswith("/0")
     ]
 
 

@@ -293,6 +293,13 @@ def test_a_trusted_proxy_is_an_address_or_a_network(text: str) -> None:
     assert "network" in only_problem({"server": {"trusted_proxies": [text]}}).text
 
 
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "::/0"])
+def test_proxies_that_are_everybody_are_warned_of(text: str) -> None:
+    values = {"server": {"trusted_proxies": ["10.0.0.0/8", text]}}
+    (warning,) = load_settings(to_file(values), {}, {}).warnings
+    assert warning.startswith(f"server.trusted_proxies: {text} is everybody")
+
+
 # Later releases
 
 
