@@ -155,7 +155,7 @@ async def test_a_request_that_is_refused_ends_the_connection_and_nothing_runs(
         b"\r\n0\r\n\r\n",
         b"fffffffffffffffffffff\r\nx",
         b"1;" + b"x" * 40_000,
-        b"1\r\nx\r\n" * 9000,
+        b"1\r\nx\r\n" * 9000 + b"0\r\n\r\n",
         b"1;a\r=b\r\nx\r\n0\r\n\r\n",
         b"1\r\nx\r\n0\r\n\n",
         b"1\r\nx\r\n0\r\na: b\nc: d\r\n\r\n",

@@ -257,9 +257,16 @@ async def test_a_head_has_no_body_and_ends(it: Service) -> None:
         assert not [f for f in client.seen if isinstance(f, DataFrame) and f.data]
 
 
-async def test_a_header_block_that_cannot_be_decoded_ends_the_connection(it: Service) -> None:
+@pytest.mark.parametrize(
+    "block",
+    [b"\xff\xff\xff\x0f", b"\x82\x20\x84\x86\x41\x01a"],
+    ids=["no such field", "a table size behind a field"],
+)
+async def test_a_header_block_that_cannot_be_decoded_ends_the_connection(
+    it: Service, block: bytes
+) -> None:
     async with await it.client() as client:
-        client.write(HeadersFrame(1, b"\xff\xff\xff\x0f", flags=["END_HEADERS", "END_STREAM"]))
+        client.write(HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"]))
         frame = (await client.end())[-1]
         assert isinstance(frame, GoAwayFrame)
         assert frame.error_code == ErrorCodes.COMPRESSION_ERROR

@@ -21,7 +21,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from gateway.serving.http2_floods import Bucket
+from gateway.serving.http2_floods import Bucket, Flood
 from gateway.serving.http2_headers import HeaderDecoder
 from tests.e2e.frames import Frames
 from tests.serving.rig import Service, service
@@ -184,6 +184,12 @@ def test_a_header_bomb_costs_little(first: bytes, bomb: bytes) -> None:
     assert took < 0.05, took
     if os.environ.get("SHOW"):
         print(f"{took * 1000:.2f} ms")
+
+
+@pytest.mark.parametrize("field", [b"\x41\x00", b"\x01\x00", b"\x20"])
+def test_what_takes_time_in_a_block_that_is_too_long_is_a_flood(field: bytes) -> None:
+    with pytest.raises(Flood):
+        HeaderDecoder().fields(field * 8000)
 
 
 def test_a_bucket_refills_with_time() -> None:
