@@ -47,8 +47,11 @@ class OpenGate:
 class Drainable(Protocol):
     """A connection that can be told to come to its end."""
 
-    def drain(self) -> None:
-        """Tells the client to go elsewhere; what is in flight finishes."""
+    def drain(self, quiet_s: float = 0.0) -> None:
+        """Tells the client to go elsewhere; what is in flight finishes.
+
+        For so many seconds it may wait for a moment at which nothing is in flight.
+        """
         ...
 
     def stop(self) -> None:
@@ -71,6 +74,7 @@ class Connections:
         self.streams = 0
         self.draining = False
         self.stopping = False
+        self._quiet_s = 0.0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -90,17 +94,20 @@ class Connections:
         if self.stopping:
             connection.stop()
         elif self.draining:
-            connection.drain()
+            connection.drain(self._quiet_s)
 
     def remove(self, connection: Drainable) -> None:
         """The connection is over; more than once does no harm."""
         self._open.discard(connection)
 
-    def drain(self) -> None:
-        """Every client is told to go elsewhere, and what is in flight finishes."""
-        self.draining = True
+    def drain(self, quiet_s: float = 0.0) -> None:
+        """Every client is told to go elsewhere, and what is in flight finishes.
+
+        Where new requests are still served, each connection may wait for a moment without any.
+        """
+        self.draining, self._quiet_s = True, quiet_s
         for connection in list(self._open):
-            connection.drain()
+            connection.drain(quiet_s)
 
     def stop(self) -> None:
         """What is idle closes now, everything else after what it has in flight."""

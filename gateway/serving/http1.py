@@ -240,7 +240,7 @@ class Http1Protocol:
 
     # The end of the connection.
 
-    def drain(self) -> None:
+    def drain(self, quiet_s: float = 0.0) -> None:
         """Answers whose head is yet to go say that the connection ends with them."""
 
     def stop(self) -> None:

@@ -34,13 +34,13 @@ from h2.stream import H2Stream
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
-from hyperframe.frame import GoAwayFrame
 
 from gateway.messages import Reply
 from gateway.serving.application import Application
 from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http2_connection import STREAMS, HeadersTooLong, ServerConnection
+from gateway.serving.http2_farewell import Farewell
 from gateway.serving.http2_floods import Floods
 from gateway.serving.http2_headers import Field, Malformed, read_request
 from gateway.serving.http2_outbox import Outbox
@@ -49,9 +49,7 @@ from gateway.serving.http2_stream import Http2Stream
 _HEADER_BLOCK_S: Final = 5.0
 _UPLOAD_S: Final = 2.0
 _UPLOAD_BYTES: Final = 65_536
-_DRAIN_S: Final = 1.0
 _FAREWELL_S: Final = 0.5
-_LAST_STREAM: Final = 2**31 - 1
 
 
 class Http2Protocol:
@@ -83,9 +81,9 @@ class Http2Protocol:
         self._uploads: dict[int, int] = {}
         self._idle_since = self._loop.time()
         self._half_since: float | None = None
-        self._closing = self._leaving = self._draining = False
-        self._last_stream = _LAST_STREAM
+        self._closing = self._leaving = False
         self._timers: set[asyncio.TimerHandle] = set()
+        self._farewell = Farewell(self._out, self._later, self.stop)
 
     async def initiate(self) -> None:
         """Sends the server's preface."""
@@ -140,8 +138,9 @@ class Http2Protocol:
     def _request(self, event: RequestReceived) -> None:
         number, ended = event.stream_id, event.stream_ended is not None
         crowded = self._serving >= self._config.connections.share
-        if self._is_full or number > self._last_stream or (crowded and self._out.is_full):
-            self._config.refused("draining" if number > self._last_stream else "overloaded")
+        late = number > self._farewell.last_stream
+        if self._is_full or late or (crowded and self._out.is_full):
+            self._config.refused("draining" if late else "overloaded")
             self._reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         if crowded:
@@ -285,6 +284,8 @@ class Http2Protocol:
         del self._streams[stream.number]
         self._config.connections.streams -= 1
         self._idle_since = self._loop.time()
+        if not self._streams and not self._closing:
+            self._farewell.at_rest()
         self._end_if_over()
 
     # An upload whose answer has been sent.
@@ -309,27 +310,22 @@ class Http2Protocol:
 
     # The end of the connection.
 
-    def drain(self) -> None:
-        """GOAWAY in two steps; streams in flight finish, and new ones until the second step."""
-        if not self._draining and not self._closing:
-            self._draining = True
-            self._goaway(_LAST_STREAM)
-            self._later(_DRAIN_S, self.stop)
+    def drain(self, quiet_s: float = 0.0) -> None:
+        """GOAWAY in two steps; streams in flight finish, and new ones until the second step.
+
+        The first step waits until no stream is in flight, or was yet, but no longer than `quiet_s`.
+        """
+        in_use = self._streams or not self._h2.highest_inbound_stream_id
+        self._farewell.begin(quiet_s if in_use else 0)
 
     def stop(self) -> None:
         """The second step: no new streams, and the close after the last one."""
-        if self._last_stream == _LAST_STREAM and not self._closing:
-            self._draining = True
-            self._last_stream = self._h2.highest_inbound_stream_id
-            self._goaway(self._last_stream)
+        if not self._farewell.ended and not self._closing:
+            self._farewell.end(self._h2.highest_inbound_stream_id)
             self._end_if_over()
 
-    def _goaway(self, last: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        # Past h2, which takes nothing more from a client that it has said it to.
-        self._out.raw(GoAwayFrame(0, last_stream_id=last, error_code=code).serialize())
-
     def _end_if_over(self) -> None:
-        stopped = self._last_stream != _LAST_STREAM or self._leaving
+        stopped = self._farewell.ended or self._leaving
         if stopped and not self._streams and not self._uploads and not self._closing:
             self._hang_up()
 
@@ -339,7 +335,7 @@ class Http2Protocol:
             return
         self._out.flush()
         if code is not None:
-            self._goaway(self._h2.highest_inbound_stream_id, code)
+            self._farewell.say(self._h2.highest_inbound_stream_id, code)
         self._end_streams()
         # A close with bytes unread would be a reset, and the client might not read the reason.
         if self._transport.can_write_eof() and not self._transport.is_closing():

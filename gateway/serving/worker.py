@@ -213,9 +213,11 @@ class _Worker:
         else:
             _log.info("retiring", turns=turns.count)
             server.stop_accepting()
-            self._connections.drain()
+            leave_s = told.retire.result()
+            self._connections.drain(quiet_s=leave_s / 2)
             emptied = asyncio.create_task(server.emptied())
-            await first(emptied, told.stop, told.hurry, within_s=told.retire.result())
+            await first(emptied, told.stop, told.hurry, within_s=leave_s)
+            self._connections.drain()
             emptied.cancel()
             drain_s = told.stop.result()[1] if told.stop.done() else 0
         drain = asyncio.create_task(turns.drain(drain_s, settle_s=_SETTLE_S))

@@ -162,6 +162,39 @@ async def test_a_drain_closes_idle_connections_after_its_second_goaway(it: Servi
         assert [frame.last_stream_id for frame in ends] == [EVERY_STREAM, 1]
 
 
+async def test_a_drain_can_wait_for_a_quiet_moment(it: Service) -> None:
+    async with await it.client() as busy, await it.client() as rested:
+        busy.write(busy.request(1, "/wait"))
+        await busy.status(1)
+        rested.write(rested.request(1))
+        await rested.body(1)
+        it.connections.drain(quiet_s=60)
+        assert (await rested.goaway()).last_stream_id == EVERY_STREAM
+        busy.write(busy.request(3))
+        assert await busy.body(3) == [b"done"]
+        assert not [frame for frame in busy.seen if isinstance(frame, GoAwayFrame)]
+        it.go.set()
+        assert await busy.body(1) == [b"done"]
+        assert (await busy.goaway()).last_stream_id == EVERY_STREAM
+
+
+async def test_a_drain_waits_for_the_first_stream_of_a_connection_but_not_for_long(
+    it: Service,
+) -> None:
+    it.connections.drain(quiet_s=0.3)
+    async with await it.client() as late, await it.client() as silent:
+        late.write(late.request(1))
+        assert await late.body(1) == [b"done"]
+        for client in (late, silent):
+            assert (await client.goaway()).last_stream_id == EVERY_STREAM
+    async with await it.client() as busy:
+        busy.write(busy.request(1, "/wait"))
+        await busy.status(1)
+        assert (await busy.goaway()).last_stream_id == EVERY_STREAM
+        it.go.set()
+        assert await busy.body(1) == [b"done"]
+
+
 async def test_a_connection_that_comes_while_draining_is_told_so_and_served(it: Service) -> None:
     it.connections.drain()
     async with await it.client() as client:
