@@ -288,8 +288,8 @@ async def newcomer(gateway: GatewayProcess, known: set[int]) -> int:
     async with asyncio.timeout(PATIENCE_S):
         while True:
             text = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text()
-            for process in {int(each) for each in text.split()} - known:
-                known.add(process)
+            if found := {int(each) for each in text.split()} - known:
+                known.add(process := min(found))
                 return process
             await asyncio.sleep(0.01)
 
