@@ -157,7 +157,8 @@ class Balancer:
             target.bring_back(now)
 
     def ended(self, place: Place, now: float, *, failed: bool | None, wait: float | None) -> bool:
-        """A call is over: `failed` is None if that says nothing about the target.
+        """A call is over: `failed` is None if that says nothing about the target, and false only
+        after `began`.
 
         `wait` is what the target asked for. True if this ejected the target.
         """
@@ -172,7 +173,6 @@ class Balancer:
         if failed is None:
             return False
         if not failed:
-            self.began(place, now)
             if target.opened_at is None:
                 target.failures = 0
             return False
