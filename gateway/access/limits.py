@@ -199,13 +199,14 @@ class Limits:
         await self._take(claim)
 
     @asynccontextmanager
-    async def renewing(self) -> AsyncIterator[None]:
+    async def renewing(self, every_s: float = SLOT_S / 3) -> AsyncIterator[None]:
         """Keeps the slots of running turns; at the end waits for what is still being settled."""
-        task = asyncio.create_task(self._renew())
+        task = asyncio.create_task(self._renew(every_s))
         try:
             yield
         finally:
             task.cancel()
+            await asyncio.wait([task])
             if self._settling:
                 await asyncio.wait(self._settling, timeout=_SETTLE_S)
 
@@ -267,10 +268,13 @@ class Limits:
             # The slots free themselves; the tokens come back with time.
             _log.warning("limits_not_settled")
 
-    async def _renew(self) -> None:
+    async def _renew(self, every_s: float) -> None:
         while True:
-            await asyncio.sleep(SLOT_S / 3)
-            await self.renew()
+            await asyncio.sleep(every_s)
+            try:
+                await self.renew()
+            except Exception:  # noqa: BLE001 - or no slot would ever be renewed again
+                _log.exception("renewal_fault")
 
 
 def _tokens_of(body_bytes: int) -> int:

@@ -4,11 +4,12 @@ from itertools import count
 
 import pytest
 
-from gateway.access.claims import SLOT_S, Claim, Shortage, Take
+from gateway.access.claims import SLOT_S, Claim, Shortage, Slot, Take
 from gateway.access.limits import Allowance, Limits
 from gateway.errors import RateLimited, StoreUnavailable
 from gateway.messages import Principal, Usage
 from gateway.stores.ledger import MemoryLedger
+from tests.turn.playbook import until
 
 SITE = Principal("acme", "site", "default")
 OTHER_KEY = Principal("acme", "app", "default")
@@ -60,6 +61,8 @@ class Slow(MemoryLedger):
         self.gate = asyncio.Event()
         self.gate.set()
         self.renewed: list[str] = []
+        self.settled = 0
+        self.faults = 0
 
     async def reserve(self, claim: Claim) -> Shortage | None:
         short = await super().reserve(claim)
@@ -69,8 +72,12 @@ class Slow(MemoryLedger):
     async def settle(self, claim: Claim, refunds: tuple[Take, ...]) -> None:
         await self.gate.wait()
         await super().settle(claim, refunds)
+        self.settled += 1
 
     async def renew(self, claims: tuple[Claim, ...]) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("planted")
         self.renewed += [claim.holder for claim in claims]
         await super().renew(claims)
 
@@ -299,6 +306,34 @@ async def test_running_turns_are_renewed_and_no_others() -> None:
         await rig.limits.renew()
     await rig.limits.renew()
     assert rig.ledger.renewed == [held.claim.holder]
+
+
+async def test_slots_are_renewed_while_turns_run_even_after_a_fault() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+    rig.ledger.faults = 1
+    async with (
+        rig.limits.renewing(every_s=0.01),
+        rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held,
+    ):
+        await until(lambda: len(rig.ledger.renewed) >= 2)
+        assert set(rig.ledger.renewed) == {held.claim.holder}
+        assert rig.ledger.faults == 0
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_the_end_waits_for_what_is_still_being_given_back() -> None:
+    rig = Rig({"acme": Allowance(concurrent_turns=1)})
+    async with rig.limits.renewing():
+        rig.ledger.gate.clear()
+        giving_back = asyncio.create_task(
+            rig.limits.settle(
+                Claim("a", (), (Slot("concurrent_turns", "turns:tenant:acme", 1),)), 0
+            )
+        )
+        await asyncio.sleep(0)
+        giving_back.cancel()
+        asyncio.get_running_loop().call_later(0.05, rig.ledger.gate.set)
+    assert rig.ledger.settled == 1
 
 
 async def test_a_request_that_goes_while_it_is_admitted_leaves_its_slot() -> None:
