@@ -171,6 +171,8 @@ def test_a_posted_assistant_message_is_gone_on_with() -> None:
     message = {"id": "a1", "role": "assistant", "content": "", "toolInvocations": [invocation]}
     chat = decode(said(message))
     assert (chat.role, chat.message_id, chat.continues) == ("assistant", "a1", "a1")
+    assert chat.results == {"c": "1"}
+    assert decode(said({**message, "role": "user"})).results == {}
     assert decode(said(DOCUMENTED)).continues is None
     assert decode(said({"role": "assistant", "content": "x"})).continues is None
 
