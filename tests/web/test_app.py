@@ -1,11 +1,12 @@
 import asyncio
+import io
 import json
 from pathlib import Path
 
 import pytest
-import structlog
 
 from gateway.settings import load_settings
+from gateway.telemetry import logs
 from gateway.transport.asgi import Message
 from gateway.wiring import build
 from tests.e2e.config import config, upstream
@@ -29,8 +30,13 @@ async def test_a_client_that_takes_nothing_gets_no_log_line_of_its_own(
         await receive()
 
     scope = {"type": "http", "method": method, "path": path, "headers": [], "http_version": "2"}
-    async with build(load_settings(file, {}, {}).settings) as built:
-        with structlog.testing.capture_logs() as logs:
+    stream = io.StringIO()
+    logs.configure(stream)
+    try:
+        async with build(load_settings(file, {}, {}).settings) as built:
             await asyncio.wait_for(built.app(scope, receive, send), 5)
-    assert [(line["event"], line["log_level"]) for line in logs] == [("request", "info")] * lines
-    assert all(line["why"] == "the client took nothing of its answer" for line in logs)
+    finally:
+        logs.shutdown()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["level"]) for line in told] == [("request", "info")] * lines
+    assert all(line["why"] == "the client took nothing of its answer" for line in told)
