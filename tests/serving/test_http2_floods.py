@@ -21,9 +21,10 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from gateway.serving.http2_floods import Bucket, Flood
+from gateway.serving.http2_connection import ServerConnection
+from gateway.serving.http2_floods import Bucket, Flood, Floods
 from gateway.serving.http2_headers import HeaderDecoder
-from tests.e2e.frames import Frames
+from tests.e2e.frames import PREFACE, Frames
 from tests.serving.rig import Service, service
 
 
@@ -146,6 +147,14 @@ async def test_settings_that_nobody_knows_are_not_kept(it: Service) -> None:
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert held < 4 << 20  # the client's own frames among it
+
+
+@pytest.mark.parametrize(("allowed", "used"), [(2**31, 4096), (100, 100)])
+def test_the_table_for_answers_is_small_whatever_the_client_allows(allowed: int, used: int) -> None:
+    connection = ServerConnection(Floods(lambda: 0.0))
+    connection.open()
+    connection.receive_data(PREFACE + SettingsFrame(0, settings={1: allowed}).serialize())
+    assert connection.encoder.header_table_size == used
 
 
 async def test_an_answer_flood_to_a_client_that_reads_nothing_is_bounded(it: Service) -> None:

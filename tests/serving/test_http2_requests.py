@@ -112,6 +112,20 @@ async def test_a_body_that_is_not_as_long_as_it_said_costs_its_stream_only(
         assert it.bodies == []
 
 
+async def test_what_a_body_was_too_long_by_is_given_back_to_the_connections_window(
+    it: Service,
+) -> None:
+    async with await it.client() as client:
+        for number in range(1, 141, 2):
+            length = ("content-length", "1")
+            client.write(client.request(number, "/", length, method="POST", end=False))
+            client.write(client.data(number, bytes(16_000)))
+            assert await client.reset(number) == ErrorCodes.PROTOCOL_ERROR
+        client.write(client.request(141, "/echo", method="POST", end=False))
+        client.write(client.data(141, b"x" * 16_000, end=True))
+        assert await client.status(141) == "200"
+
+
 @pytest.mark.parametrize("trailer", [(":path", "/"), ("X", "y")])
 async def test_trailers_with_a_name_that_they_may_not_have_cost_their_stream_only(
     it: Service, trailer: tuple[str, str]
@@ -143,13 +157,13 @@ async def test_a_body_comes_whole_whatever_its_frames_and_padding(it: Service) -
     async with await it.client() as client:
         client.write(client.request(1, "/echo", method="POST", end=False))
         window = 65_535
-        for at in range(0, len(body), 8000):
-            piece = body[at : at + 8000]
-            while window < len(piece) + 101:
+        for at in range(0, len(body), 400):
+            piece = body[at : at + 400]
+            while window < len(piece) + 201:  # of padding there is more than a window takes
                 window += (await client.expect_credit(1)).window_increment
-            padded = DataFrame(1, piece, pad_length=100, flags=["PADDED"])
+            padded = DataFrame(1, piece, pad_length=200, flags=["PADDED"])
             client.write(padded)
-            window -= len(piece) + 101
+            window -= len(piece) + 201
         client.write(client.data(1, end=True))
         assert await client.status(1) == "200"
     assert it.bodies == [body]

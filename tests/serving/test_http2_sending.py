@@ -69,6 +69,20 @@ async def test_a_peer_that_reads_nothing_holds_the_sender(it: Service) -> None:
         assert sum(len(f.data) for f in client.seen if isinstance(f, DataFrame)) > 20 << 20
 
 
+async def test_in_a_crowd_nothing_more_is_written_for_a_peer_that_reads_nothing() -> None:
+    async with service(crowd=10) as it, await it.client({WINDOW: LARGE}) as client:
+        client.write(client.credit(0, LARGE))
+        client.write(*[client.request(number, "/much") for number in range(1, 21, 2)])
+        await it.until(lambda: it.running["/much"] == 10)
+        sent = -1
+        while sent != it.sent["/much"]:
+            sent = it.sent["/much"]
+            await asyncio.sleep(0.2)
+        client.write(client.request(21))
+        assert await client.reset(21) == ErrorCodes.REFUSED_STREAM
+        assert it.refused == ["overloaded"]
+
+
 @pytest.mark.parametrize("window", [0, 10])
 async def test_a_reset_ends_the_wait_of_its_sender(it: Service, window: int) -> None:
     async with await it.client({WINDOW: window}) as client:

@@ -48,6 +48,11 @@ def test_an_answer_before_the_tenant_is_known_is_judged_like_a_preflight() -> No
     assert CORS.headers("widget", "globex", SHOP) == (("vary", "Origin"),)
 
 
+def test_an_answer_that_depends_on_the_origin_says_so_without_one_too() -> None:
+    assert CORS.headers("widget", "acme", "") == (("vary", "Origin"),)
+    assert CORS.headers("widget", "globex", "") == ()
+
+
 def test_exposed_headers_are_named() -> None:
     fields = dict(CORS.headers("widget", "acme", SHOP))
     assert fields["access-control-expose-headers"] == "x-request-id, retry-after"
