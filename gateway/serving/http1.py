@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Final
 
 from hypercorn.config import Config
@@ -32,7 +31,7 @@ from gateway.serving.application import Application
 from gateway.serving.connection import connection_of
 from gateway.serving.connections import ServingConfig
 from gateway.serving.http1_head import Head, Refused, head_end, read_head
-from gateway.serving.http1_stream import Http1Stream, Outgoing
+from gateway.serving.http1_stream import Http1Stream, Outgoing, response_head
 
 _HEAD_S: Final = 5.0
 _LINGER_S: Final = 2.0
@@ -136,7 +135,7 @@ class Http1Protocol:
             if reply is not None:
                 self._turn_away(head, reply)
                 return True
-        self._stream = stream = Http1Stream(self, self._out, raw, head.target)
+        self._stream = stream = Http1Stream(self, self._out, raw, head)
         self._task_group.spawn(stream.run, self._app)
         return True
 
@@ -170,7 +169,7 @@ class Http1Protocol:
         """The answer has been written whole: on, once the rest of an upload has been dropped."""
         if self._closing:
             return
-        if stream.uploaded or not stream.may_go_on:
+        if stream.uploaded or not stream.keeps_alive:
             self._next(stream)
         else:
             self._discarded = 0
@@ -229,14 +228,12 @@ class Http1Protocol:
         self._hang_up()
 
     def _answer(self, reply: Reply, *, close: bool) -> bytes:
-        status = HTTPStatus(reply.status)
-        lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
-        lines += [f"{name}: {value}".encode("latin-1") for name, value in reply.headers]
-        lines += [name + b": " + value for name, value in self._config.response_headers("h11")]
-        lines.append(b"content-length: %d" % len(reply.body))
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers]
+        fields += self._config.response_headers("h11")
+        fields.append((b"content-length", b"%d" % len(reply.body)))
         if close:
-            lines.append(b"connection: close")
-        return b"\r\n".join([*lines, b"", reply.body])
+            fields.append((b"connection", b"close"))
+        return response_head(reply.status, fields) + reply.body
 
     # The end of the connection.
 

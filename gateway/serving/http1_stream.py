@@ -1,15 +1,16 @@
 """One request on an HTTP/1.1 connection, as an ASGI application sees it.
 
-h11 reads the request and frames the answer's head and end. A body message of unknown length is
-framed here and leaves as one chunk in one write, and waits only while the client does not keep up.
-What is sent after the client has gone goes nowhere, without an error; the application learns of
-that from `http.disconnect`.
+h11 reads the request; the answer is framed here. A body message of unknown length leaves as one
+chunk in one write, and waits only while the client does not keep up. What is sent after the client
+has gone goes nowhere, without an error; the application learns of that from `http.disconnect`.
 
 Besides ASGI's own messages it takes `http.request.continue`, where the scope has an extension of
 that name: the client waits for leave to send its body (RFC 9110 section 10.1.1).
 """
 
 import asyncio
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -20,10 +21,11 @@ from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from gateway.serving.application import Application
 from gateway.serving.http1_chunks import be_strict
-from gateway.serving.http1_head import HEAD_BYTES, Refused
+from gateway.serving.http1_head import HEAD_BYTES, Head, Refused
 from gateway.serving.inbox import Inbox
 
 _HIGH_WATER: Final = 65_536
+_FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\0\r\n]*")
 _CHUNKS: Final = 8192  # of one request's body; each costs h11 as much as a kilobyte does
 
 
@@ -78,10 +80,11 @@ class Http1Stream:
     `receive` and `send` are ASGI's.
     """
 
-    def __init__(self, owner: Owner, out: Outgoing, head: bytes, target: bytes) -> None:
-        self._target = target
+    def __init__(self, owner: Owner, out: Outgoing, raw: bytes, head: Head) -> None:
+        self._target = head.target
+        self._closes = not head.keeps_alive
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
-        self._h11.receive_data(head)
+        self._h11.receive_data(raw)
         self._request = self._first_event()
         self.served = False
         self.gone = False
@@ -95,6 +98,7 @@ class Http1Stream:
         self._head: bytes | None = None
         self._with_body = True
         self._chunked = False
+        self._left: int | None = None
         self.feed(b"")
 
     def _first_event(self) -> h11.Request:
@@ -118,14 +122,9 @@ class Http1Stream:
         return len(self._inbox)
 
     @property
-    def may_go_on(self) -> bool:
-        """Whether the answer leaves the connection open, should the request come to its end."""
-        return self._h11.our_state is h11.DONE
-
-    @property
     def keeps_alive(self) -> bool:
-        """Whether another request may follow on the connection."""
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        """Whether another request may follow on the connection, once this one has come whole."""
+        return self.ended and not self._closes
 
     async def run(self, app: Application) -> None:
         """Lets the application serve the request; whatever it does, the request comes to an end."""
@@ -198,27 +197,34 @@ class Http1Stream:
     def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         """The head is kept back until there is a body message to leave with."""
         request = self._request
-        self._with_body = not suppress_body(request.method.decode("ascii"), status)
+        length = next((int(value) for name, value in fields if name == b"content-length"), None)
         own = self._owner.own_fields()
+        self._with_body = not suppress_body(request.method.decode("ascii"), status)
+        if self._with_body:
+            self._left = length
+            self._chunked = length is None and request.http_version == b"1.1"
+        if self._chunked:
+            own.append((b"transfer-encoding", b"chunked"))
         if self._owner.closes or self._h11.they_are_waiting_for_100_continue:
+            self._closes = True
+        if self._closes:
             own.append((b"connection", b"close"))
-        response = h11.Response(status_code=status, headers=[*fields, *own], reason=_reason(status))
-        self._head = self._h11.send(response) or b""
-        self._chunked = request.http_version == b"1.1" and not any(
-            name == b"content-length" for name, _ in fields
-        )
+        self._head = response_head(status, [*fields, *own])
 
     def _framed(self, data: bytes, *, more: bool) -> bytes:
         """A body message as it goes out, with the head before it and the end after it."""
         head, self._head = self._head or b"", b""
         self.begun = True
-        if not data or not self._with_body:
-            framed = b""
-        elif self._chunked:
-            framed = b"%x\r\n%b\r\n" % (len(data), data)
+        end = b""
+        if self._chunked:
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            end = b"" if more else b"0\r\n\r\n"
         else:
-            framed = self._h11.send(h11.Data(data=data)) or b""
-        end = b"" if more else self._h11.send(h11.EndOfMessage()) or b""
+            framed = data if self._with_body else b""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the body is not as long as it was declared")
         return b"".join((head, framed, end)) if head or end else framed
 
     def _end(self) -> None:
@@ -231,6 +237,17 @@ class Http1Stream:
         if self._h11.they_are_waiting_for_100_continue and self._head is None:
             leave = h11.InformationalResponse(status_code=100, headers=[], reason=_reason(100))
             self._out.write(self._h11.send(leave) or b"")
+
+
+def response_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of an answer (RFC 9112 section 4), empty line included.
+
+    Raises `ValueError` for a field that would be something else than one line.
+    """
+    lines = [b"%b: %b" % field for field in fields]
+    if not all(map(_FIELD.fullmatch, lines)):
+        raise ValueError("a header field is malformed")
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, _reason(status)), *lines, b"", b""))
 
 
 def _reason(status: int) -> bytes:

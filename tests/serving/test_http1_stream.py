@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from gateway.serving.http1_stream import Http1Stream, Outgoing
+from gateway.serving.http1_head import read_head
+from gateway.serving.http1_stream import Http1Stream, Outgoing, response_head
 
 HEAD = b"%b /a HTTP/1.1\r\nhost: a\r\n%b\r\n"
 
@@ -45,7 +46,8 @@ class Owner:
 
 def begun(method: bytes = b"GET", fields: bytes = b"") -> tuple[Http1Stream, Recorder, Owner]:
     owner, out = Owner(), Recorder()
-    return Http1Stream(owner, out, HEAD % (method, fields), b"/"), out, owner
+    raw = HEAD % (method, fields)
+    return Http1Stream(owner, out, raw, read_head(raw)), out, owner
 
 
 async def answer(stream: Http1Stream, *parts: bytes, fields: bool = False) -> None:
@@ -60,7 +62,7 @@ async def test_the_head_leaves_with_the_first_message_and_each_other_one_alone()
     stream, out, owner = begun()
     await answer(stream, b"one", b"two", b"x" * 300)
     first, *others = out.writes
-    head = b"HTTP/1.1 200 OK\r\ndate: today\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\ndate: today\r\ntransfer-encoding: chunked\r\n\r\n"
     assert first == head + b"3\r\none\r\n"
     assert others == [b"3\r\ntwo\r\n", b"12c\r\n" + b"x" * 300 + b"\r\n", b"0\r\n\r\n"]
     assert owner.done == [stream]
@@ -72,6 +74,28 @@ async def test_a_whole_answer_is_one_write() -> None:
     await answer(stream, b"whole", fields=True)
     assert b"".join(out.writes).endswith(b"\r\n\r\nwhole")
     assert len([data for data in out.writes if data]) == 1
+
+
+@pytest.mark.parametrize("parts", [[b"sho", b""], [b"too", b"long"]])
+async def test_a_body_that_is_not_as_long_as_declared_is_the_applications_fault(
+    parts: list[bytes],
+) -> None:
+    stream, out, owner = begun()
+    fields = [(b"content-length", b"5")]
+    await stream.send({"type": "http.response.start", "status": 200, "headers": fields})
+    await stream.send({"type": "http.response.body", "body": parts[0], "more_body": True})
+    with pytest.raises(RuntimeError, match="not as long"):
+        await stream.send({"type": "http.response.body", "body": parts[1], "more_body": False})
+    assert b"".join(out.writes).endswith(b"\r\n\r\n" + parts[0])
+    assert owner.done == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"a", b"b\r\nc: d"), (b"a", b"b\nc"), (b"a: b\r\nc", b"d"), (b"", b"d")]
+)
+def test_a_field_is_one_line_of_a_head(name: bytes, value: bytes) -> None:
+    with pytest.raises(ValueError, match="malformed"):
+        response_head(200, [(b"x", b"y"), (name, value)])
 
 
 async def test_a_message_waits_only_while_the_client_does_not_keep_up() -> None:
