@@ -1,8 +1,8 @@
 """The workers of a gateway: so many places, and in each place one that serves.
 
 Whoever dies is replaced, the first time at once and then after growing waits; too many deaths in
-a short time mean that the gateway cannot run. A replacement listens before the worker before it is
-told to leave, so nobody finds the door closed.
+a short time, for so many workers, mean that the gateway cannot run. A replacement listens before
+the worker before it is told to leave, so nobody finds the door closed.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Workers:
         # must never find a child missing while it changes its place.
         self._children: set[Child] = set()
         self._due: dict[int, float] = {}
-        self._deaths: deque[float] = deque()
+        self._deaths: deque[tuple[float, int]] = deque()  # when, and in which place
         self._failed_starts = 0
         self._moves: set[asyncio.Task[None]] = set()
         self._one_by_one = asyncio.Lock()
@@ -267,15 +267,18 @@ class Workers:
             self._try_later(child.slot)
             return
         now = monotonic()
-        self._deaths.append(now)
-        while self._deaths[0] < now - _CRASH_WINDOW_S:
+        self._deaths.append((now, child.slot))
+        while self._deaths[0][0] < now - _CRASH_WINDOW_S:
             self._deaths.popleft()
         count = len(self._deaths)
-        if count >= _CRASHES:
+        here = sum(slot == child.slot for _, slot in self._deaths)
+        # All may die once of one cause, as of want of memory: that is no loop yet.
+        if count >= _CRASHES + len({*self._places, *self._due} - {child.slot}):
             self._give_up(
                 f"{count} workers died within {_CRASH_WINDOW_S:g} s, the last one by {how}"
             )
-        self._due[child.slot] = now + (2 ** (count - 4) if count > 1 else 0)
+        wait_s = min(2.0 ** (here - 4), _LONGEST_WAIT_S) if here > 1 else 0.0
+        self._due[child.slot] = now + wait_s
         self._woken.set()
 
     def _give_up(self, why: str) -> None:

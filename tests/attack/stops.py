@@ -223,7 +223,7 @@ async def _serves_on(own: Site) -> list[str]:
 
 
 async def _crash_loop(own: Site) -> list[str]:
-    """Workers that die five times within a minute end everything, and say so."""
+    """Workers that die again and again within a minute end everything, and say so."""
     end = time.monotonic() + 50
     killed = 1
     while time.monotonic() < end and processes.session_of(own.process.pid):

@@ -123,6 +123,19 @@ async def test_workers_that_keep_dying_end_the_gateway(tmp_path: Path) -> None:
         assert not world.gateway.children()
 
 
+async def test_the_death_of_all_workers_at_once_is_no_loop(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 5) as world:
+        before = await world.gateway.workers()
+        for process in before.values():
+            os.kill(process, signal.SIGKILL)
+        await world.gateway.logged("worker_lost", 5)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(now := await world.gateway.workers()) < 5:
+                await asyncio.sleep(0.05)
+        assert not {*now.values()} & {*before.values()}
+        await world.gateway.stop()
+
+
 async def test_streams_of_all_workers_finish_after_sigterm(tmp_path: Path) -> None:
     async with fleet(tmp_path) as world, AsyncExitStack() as stack:
         streams = [await stream(world, stack) for _ in range(8)]
