@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from gateway.settings import Settings, load_settings
 from gateway.transport.asgi import Message
 from gateway.wiring import Asgi, Built, build
 from gateway.wiring.access import session_tokens
-from gateway.wiring.ids import NewIds
+from gateway.wiring.ids import NewIds, NewPublicIds
 from tests.e2e.config import config, tenant, upstream
 from tests.e2e.routes import WIDGET, credential_field
 from tests.model_streams import openai_stream
@@ -204,6 +205,13 @@ def test_only_tenants_with_a_secret_have_session_tokens(tmp_path: Path) -> None:
     plain = tenant("plain", dialects={"helper": {"session_secrets": []}})
     values = config(NOBODY, tenants={"acme": tenant("acme"), "plain": plain})
     assert session_tokens(settings(tmp_path, values)).tenants == ("acme",)
+
+
+def test_new_public_ids_are_of_one_form_and_never_the_same() -> None:
+    new_id = NewPublicIds()
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(re.fullmatch("[0-9a-z]{32}", text) for text in ids)
 
 
 def test_new_ids_are_uuids_of_version_4_and_never_the_same() -> None:
