@@ -1,4 +1,5 @@
 import asyncio
+import os
 import resource
 import socket
 import ssl
@@ -109,6 +110,29 @@ async def test_without_descriptors_it_waits_and_then_goes_on() -> None:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             await it.count(1)
+
+
+async def test_descriptors_that_are_kept_for_calls_are_not_taken_by_and_by() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with door() as it:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with clients(it.address, 4):
+            lowest = os.dup(0)
+            os.close(lowest)
+            limit = lowest
+            while limit - limit // 8 < lowest:
+                limit += 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            try:
+                await asyncio.sleep(1)
+                assert len(it.opened) == 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            it.acceptor.close()
+            await asyncio.sleep(0.5)
+            assert len(it.opened) == 1
+    assert faults == []
 
 
 async def test_a_handshake_that_does_not_come_is_given_up() -> None:

@@ -94,6 +94,17 @@ async def test_a_client_that_closes_before_its_refusal_is_gone() -> None:
         await it.settled()
 
 
+async def test_a_client_that_resets_behind_what_it_sent_ahead_is_gone() -> None:
+    async with serving() as it:
+        connection = await it.connect()
+        await connection.write(GET % (b"wait", b"") + b"x" * 100_000)
+        await it.asked()
+        await asyncio.sleep(0.1)
+        connection.abort()
+        async with asyncio.timeout(CLOCK_S):
+            await it.app.seen[0].disconnected.wait()
+
+
 async def test_a_client_that_sends_much_and_leaves_is_gone() -> None:
     async with serving() as it:
         await it.talk((GET % (b"echo", b"")) * 50, then_close=True)
