@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from gateway.errors import ConversationBusy, GatewayError
+from gateway.errors import ConversationBusy, GatewayError, RequestError
 from gateway.messages import Conversation, ConversationKey, Lease, Leased, Message, Recorded
 from gateway.ports.conversations import ConversationStore
 from gateway.turn.locks import ConversationLocks, Hold, Leaving, stays
@@ -179,9 +179,10 @@ async def unbroken(
         if task.cancelled():
             raise
         error = task.exception()
-        if error is not None:
-            # The cancellation hides it from whoever called.
+        if error is None:
+            if undo is not None:
+                await undo(task.result())
+        elif not isinstance(error, RequestError):
+            # The cancellation hides from the caller that the store is at fault.
             _log.warning("store_step_failed", error=type(error).__name__)
-        elif undo is not None:
-            await undo(task.result())
         raise

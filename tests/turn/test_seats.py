@@ -4,8 +4,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway.errors import Conflict, ConversationBusy, NotFound, StoreUnavailable
+from gateway.errors import (
+    Conflict,
+    ConversationBusy,
+    GatewayError,
+    NotFound,
+    StoreUnavailable,
+)
 from gateway.messages import ConversationKey, Lease, Leased, Message, Once, Recorded
 from gateway.stores import MemoryStore
 from gateway.turn.locks import ConversationLocks
@@ -305,14 +312,20 @@ async def test_work_is_not_broken_by_a_cancellation() -> None:
     assert done == ["work", "undo result"]
 
 
-async def test_work_that_fails_after_a_cancellation_leaves_nothing_unseen() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"), [(NotFound(), []), (StoreUnavailable(), ["StoreUnavailable"])]
+)
+async def test_a_fault_of_the_store_that_a_cancellation_hides_is_logged(
+    error: GatewayError, told: list[str]
+) -> None:
     async def work() -> None:
         await asyncio.sleep(0.01)
-        raise NotFound
+        raise error
 
     task = asyncio.create_task(unbroken(work()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
         await task
+    assert [line["error"] for line in lines] == told
