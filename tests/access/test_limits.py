@@ -302,7 +302,8 @@ async def test_a_renewed_slot_stays_its_holders() -> None:
 async def test_running_turns_are_renewed_and_no_others() -> None:
     rig = Rig({"acme": Allowance(concurrent_turns=2)})
     async with rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
-        assert await rig.ends()
+        async with rig.limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1):
+            assert not await rig.ends()
         await rig.limits.renew()
     await rig.limits.renew()
     assert rig.ledger.renewed == [held.claim.holder]
