@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from tests.attack.site import Held, Site, completes
+from tests.attack.site import GOOD, Held, Site, completes
+from tests.e2e.wire import Exchange
 
 _PAUSE_S: Final = 0.03
 _PATIENCE_S: Final = 8.0
@@ -45,9 +46,10 @@ class GoodClient:
         began = time.monotonic()
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                good = await self._ask(text, http2=number % 2 == 1)
-            if not good:
-                self.failures.append(f"{text}: no whole answer")
+                wrong = await self._ask(text, http2=number % 2 == 1)
+            good = not wrong
+            if wrong:
+                self.failures.append(f"{text}: {wrong}")
         except (OSError, EOFError, TimeoutError, AssertionError, ValueError) as error:
             self.failures.append(f"{text}: {error!r}")
             good = False
@@ -55,16 +57,24 @@ class GoodClient:
             self.seconds.append(time.monotonic() - began)
         return good
 
-    async def _ask(self, text: str, *, http2: bool) -> bool:
-        request = self._site.ask(text)
+    async def _ask(self, text: str, *, http2: bool) -> str:
+        """What is wrong with the answer; nothing if it came whole."""
+        request = self._site.ask(text, tenant=GOOD)
         if http2:
             async with await self._site.wire() as wire:
-                return await completes(await wire.ask(request), f"You said: {text}")
+                return await _judged(await wire.ask(request), text)
         connection = await self._site.h1()
         try:
-            return await completes(await connection.send(request), f"You said: {text}")
+            return await _judged(await connection.send(request), text)
         finally:
             await connection.close()
+
+
+async def _judged(exchange: Exchange, text: str) -> str:
+    if await completes(exchange, f"You said: {text}"):
+        return ""
+    answer = exchange.answer
+    return f"no whole answer: {answer.status} {answer.body[-80:]!r}, reset {answer.reset}"
 
 
 async def warmed(site: Site) -> Held:

@@ -29,6 +29,8 @@ from tests.e2e.world import read
 from tests.upstream import ScriptedUpstream
 
 Kind = Literal["ours", "stock"]
+GOOD: Final = "good"
+"""The tenant of the good client: who floods is refused first, and with it its whole tenant."""
 BODY_S: Final = 1.5
 SEND_S: Final = 3.0
 IDLE_S: Final = 2.0
@@ -312,6 +314,7 @@ def site_config(
     more = {name: section for name, section in sections.items() if name not in ("limits", "server")}
     tenants = {
         "acme": tenant("acme"),
+        GOOD: tenant(GOOD),
         "limited": tenant("limited", requests_per_minute=1),
     }
     patience = {"first_token_s": 60.0, "idle_s": 60.0, "total_s": 120.0, **clocks}

@@ -23,6 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 UPSTREAM: Final = "STOCK_UPSTREAM"
 _BODY_BYTES: Final = 131_072
 _CONVERSATION: Final = "0" * 32
+_KEYS: Final = (key_of("acme", "widget"), key_of("good", "widget"))
 _sessions: list[aiohttp.ClientSession] = []
 
 
@@ -58,7 +59,7 @@ async def _chat(scope: Message, receive: Receive, send: Send) -> None:
     if key == key_of("limited", "widget"):
         await _whole(send, 429, {"error": "Too many requests"}, (b"retry-after", b"60"))
         return
-    if key != key_of("acme", "widget"):
+    if key not in _KEYS:
         await _whole(send, 401, {"error": "Unauthorized"})
         return
     if int(fields.get("content-length", "0")) > _BODY_BYTES:
