@@ -139,6 +139,7 @@ async def test_a_chat_that_is_broken_off_in_its_body_is_one_refusal(tmp_path: Pa
         call = Call("POST", "/chat", *fields, body=None)
         asked = asyncio.create_task(call.to(gateway.app))
         await until(lambda: gateway.turns.count == 1)
+        assert gateway.turns.at_work == 0
         call.received.put_nowait({"type": "http.disconnect"})
         await asked
         assert counted(gateway, "chatgw_refused_total", "widget", "cancelled") == 1

@@ -30,6 +30,7 @@ class RunningTurns:
         self._refusing = False
         self._over = False
         self._places = 0
+        self._waiting = 0
         self._stops: set[Stop] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -38,6 +39,11 @@ class RunningTurns:
     def count(self) -> int:
         """Requests that hold a place now."""
         return self._places
+
+    @property
+    def at_work(self) -> int:
+        """Those of them that do not wait for their body: only these can hold the event loop up."""
+        return self._places - self._waiting
 
     @property
     def crowded(self) -> bool:
@@ -67,6 +73,15 @@ class RunningTurns:
             self._held[tenant] -= 1
             if not self._places:
                 self._empty.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A request that has a place waits for its body in the block."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     def check(self) -> None:
         """Raises `Draining` once running turns are told to end: none may begin any more."""

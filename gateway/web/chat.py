@@ -116,7 +116,8 @@ class Chat:
         options = services.options.get((principal.tenant, dialect.name), DialectOptions())
         with services.turns.place(principal.tenant):
             async with self._admitted(request, principal, agent) as held:
-                body = await request.exchange.body()
+                with services.turns.waiting():
+                    body = await request.exchange.body()
                 await held.measured(len(body))
                 chat = dialect.decode_request(request.head, body, options)
                 asked = _Asked(request, dialect, agent, principal, options, chat, body)

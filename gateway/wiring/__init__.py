@@ -78,7 +78,7 @@ async def build(
         turns = RunningTurns(settings.limits.turns_in_flight, len(settings.tenants))
         limits = access.limits(settings, ledger, metrics, NewIds())
         await stack.enter_async_context(limits.renewing())
-        pressure = Pressure(lambda: turns.count)
+        pressure = Pressure(lambda: turns.at_work)
         stack.enter_context(pressure.measuring())
         services = _services(settings, models, store, tokens, turns, pressure, metrics, limits)
 
