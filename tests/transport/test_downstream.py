@@ -207,6 +207,19 @@ async def test_what_comes_during_a_keep_alive_is_encoded_behind_it() -> None:
     assert rig.bodies == [b"<", b".", b"a"]
 
 
+async def test_the_end_comes_behind_a_keep_alive_that_is_being_written() -> None:
+    rig = Rig()
+    async with rig as down:
+        rig.taking.clear()
+        filling = asyncio.create_task(down.keep_alive())
+        await asyncio.sleep(0)
+        finishing = asyncio.create_task(down.finish([TextDelta("a"), *END]))
+        await asyncio.sleep(0)
+        rig.taking.set()
+        await asyncio.gather(filling, finishing)
+    assert rig.bodies == [b"<", b".", b"a>"]
+
+
 async def test_a_keep_alive_that_comes_too_late_does_not_open_a_refused_stream() -> None:
     rig = Rig()
     async with rig as down:
