@@ -14,6 +14,8 @@ LimitName = Literal[
     "tokens_per_minute",
     "concurrent_turns",
     "requests_per_minute_per_client",
+    "tokens_per_minute_per_client",
+    "concurrent_turns_per_client",
     "wrong_credentials",
 ]
 LIMIT_NAMES: Final[tuple[LimitName, ...]] = get_args(LimitName)

@@ -1,9 +1,9 @@
 """How much a tenant, a key and a visitor may ask: what each request claims, and what it gives back.
 
-Requests a minute, tokens a minute and turns at once, for a tenant and for each of its keys, and
-requests a minute for each visitor of a tenant. A request is claimed once, before its body is
-read; it takes from every limit that applies, or from none and is refused. When it is over, its
-slots are free and the tokens that it did not use are back.
+Requests a minute, tokens a minute and turns at once, for a tenant, for each of its keys and for
+each of its visitors. A request is claimed once, before its body is read; it takes from every limit
+that applies, or from none and is refused. When it is over, its slots are free and the tokens that
+it did not use are back.
 
 Tokens are claimed as a quarter of the body's bytes (once it is read, where no length is declared)
 and the most that the agent may generate. What they cost in the end is the usage that the upstream
@@ -15,11 +15,11 @@ refused, because tokens are money.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -30,19 +30,34 @@ from gateway.messages import Principal, Usage
 _BYTES_PER_TOKEN: Final = 4
 OUTPUT_TOKENS: Final = 1024
 """What a turn is expected to generate at most where its agent has no `max_tokens`."""
-_TOKENS: Final[LimitName] = "tokens_per_minute"
+_TOKENS: Final[Collection[LimitName]] = ("tokens_per_minute", "tokens_per_minute_per_client")
 _SETTLE_S: Final = 5.0
 _log: Final = structlog.get_logger("gateway.access")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a tenant or a key may have; None where there is no limit."""
+    """What a tenant, a key or a visitor may have; None where there is no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_turns: int | None = None
-    requests_per_minute_per_client: int | None = None
+
+
+class _Names(NamedTuple):
+    """What the limits of an allowance are called."""
+
+    requests: LimitName
+    tokens: LimitName
+    turns: LimitName
+
+
+_OWN: Final = _Names("requests_per_minute", "tokens_per_minute", "concurrent_turns")
+_PER_CLIENT: Final = _Names(
+    "requests_per_minute_per_client",
+    "tokens_per_minute_per_client",
+    "concurrent_turns_per_client",
+)
 
 
 class LimitRecorder(Protocol):
@@ -98,7 +113,7 @@ class Held:
 
 
 class Limits:
-    """The limits of every tenant and key, by name.
+    """The limits of every tenant and key, by name, and of each visitor of a tenant.
 
     `new_id` makes a unique name for a request's slots. `renewing` has to run while turns do.
     """
@@ -107,12 +122,14 @@ class Limits:
         self,
         tenants: Mapping[str, Allowance],
         keys: Mapping[tuple[str, str], Allowance],
+        visitors: Mapping[str, Allowance],
         ledger: Ledger,
         recorder: LimitRecorder,
         new_id: Callable[[], str],
     ) -> None:
         self._tenants = dict(tenants)
         self._keys = dict(keys)
+        self._visitors = dict(visitors)
         self._ledger = ledger
         self._recorder = recorder
         self._new_id = new_id
@@ -124,32 +141,30 @@ class Limits:
     ) -> Claim:
         """What a request of `principal` takes: a turn that may cost `tokens`, or with None a
         request that runs no turn. `visitor` is an address."""
-        tenant = principal.tenant
-        owners = (
-            (f"tenant:{tenant}", self._tenants.get(tenant)),
-            (f"key:{tenant}/{principal.key}", self._keys.get((tenant, principal.key))),
-        )
         takes: list[Take] = []
         slots: list[Slot] = []
-        for owner, allowed in owners:
-            if allowed is None:
-                continue
-            if allowed.requests_per_minute:
-                name = f"requests:{owner}"
-                takes.append(Take("requests_per_minute", name, allowed.requests_per_minute, 1))
-            if allowed.requests_per_minute_per_client and visitor is not None:
-                size = allowed.requests_per_minute_per_client
-                name = f"requests:{owner}:{visitor}"
-                takes.append(Take("requests_per_minute_per_client", name, size, 1))
+        for owner, allowed, names in self._bounds(principal, visitor):
+            if size := allowed.requests_per_minute:
+                takes.append(Take(names.requests, f"requests:{owner}", size, 1))
             if tokens is None:
                 continue
-            if allowed.tokens_per_minute:
-                size = allowed.tokens_per_minute
-                takes.append(Take(_TOKENS, f"tokens:{owner}", size, min(tokens, size)))
-            if allowed.concurrent_turns:
-                name = f"turns:{owner}"
-                slots.append(Slot("concurrent_turns", name, allowed.concurrent_turns))
+            if size := allowed.tokens_per_minute:
+                takes.append(Take(names.tokens, f"tokens:{owner}", size, min(tokens, size)))
+            if most := allowed.concurrent_turns:
+                slots.append(Slot(names.turns, f"turns:{owner}", most))
         return Claim(holder, tuple(takes), tuple(slots))
+
+    def _bounds(
+        self, principal: Principal, visitor: str | None
+    ) -> Iterator[tuple[str, Allowance, _Names]]:
+        """Whose limits hold, by the name of their buckets and slots."""
+        tenant = principal.tenant
+        if (allowed := self._tenants.get(tenant)) is not None:
+            yield f"tenant:{tenant}", allowed, _OWN
+        if visitor is not None and (allowed := self._visitors.get(tenant)) is not None:
+            yield f"tenant:{tenant}:{visitor}", allowed, _PER_CLIENT
+        if (allowed := self._keys.get((tenant, principal.key))) is not None:
+            yield f"key:{tenant}/{principal.key}", allowed, _OWN
 
     @asynccontextmanager
     async def admitted(
@@ -181,7 +196,7 @@ class Limits:
         """
         takes = tuple(
             take._replace(amount=min(take.amount + tokens, take.size))
-            if take.limit == _TOKENS
+            if take.limit in _TOKENS
             else take
             for take in claim.takes
         )
@@ -222,7 +237,7 @@ class Limits:
         refunds = tuple(
             take._replace(amount=take.amount - spent)
             for take in claim.takes
-            if take.limit == _TOKENS and take.amount != spent
+            if take.limit in _TOKENS and take.amount != spent
         )
         if not refunds and not claim.slots:
             return
@@ -242,7 +257,7 @@ class Limits:
             short = await self._ledger.reserve(claim)
         except StoreUnavailable:
             self._live.pop(claim.holder, None)
-            if any(take.limit == _TOKENS for take in claim.takes):
+            if any(take.limit in _TOKENS for take in claim.takes):
                 raise
             self._recorder.unchecked()
             return Claim(claim.holder)

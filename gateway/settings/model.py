@@ -220,6 +220,8 @@ class TenantSettings(Section):
     tokens_per_minute: Rate | None = None
     concurrent_turns: Rate | None = None
     requests_per_minute_per_client: Rate | None = None
+    tokens_per_minute_per_client: Rate | None = None
+    concurrent_turns_per_client: Rate | None = None
     keys: Mapping[Name, KeySettings] = {}
     dialects: DialectSettings = DialectSettings()
 

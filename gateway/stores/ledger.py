@@ -24,7 +24,7 @@ class MemoryLedger:
     """A `Ledger` in dictionaries.
 
     `clock` gives monotonic seconds. Buckets that are full again are forgotten every ten seconds,
-    so there are as many as visitors within the last two minutes.
+    so there are as many as visitors within the last two minutes; slots are where turns run.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

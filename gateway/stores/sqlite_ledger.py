@@ -43,6 +43,8 @@ DELETE FROM limit_levels WHERE name IN (
     SELECT name FROM limit_levels WHERE at > ? LIMIT 500
 )
 """
+# Those of a process that died; no more than turns ran at once.
+_FORGET_SLOTS: Final = "DELETE FROM limit_slots WHERE until <= ? OR until > ?"
 # With the 500 above, about as many buckets as a worker can serve visitors in that time.
 _SWEEP_EVERY_S: Final = 1.0
 
@@ -99,6 +101,7 @@ def _reserve(
     now = clock()
     if sweep:
         connection.execute(_FORGET, (now - FULL_AGAIN_S, now + FULL_AGAIN_S))
+        connection.execute(_FORGET_SLOTS, (now, now + SLOT_S))
     levels = [_level(connection, take, now) for take in claim.takes]
     for take, level in zip(claim.takes, levels, strict=True):
         if (wait := wait_s(take, level)) > 0:

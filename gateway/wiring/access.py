@@ -86,7 +86,6 @@ def limits(
                 tenant.requests_per_minute,
                 tenant.tokens_per_minute,
                 tenant.concurrent_turns,
-                tenant.requests_per_minute_per_client,
             )
             for name, tenant in tenants.items()
         },
@@ -96,6 +95,14 @@ def limits(
             )
             for name, tenant in tenants.items()
             for key_name, key in tenant.keys.items()
+        },
+        {
+            name: Allowance(
+                tenant.requests_per_minute_per_client,
+                tenant.tokens_per_minute_per_client,
+                tenant.concurrent_turns_per_client,
+            )
+            for name, tenant in tenants.items()
         },
         ledger,
         recorder,

@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from itertools import count
 
 import pytest
 
 from gateway.access.claims import SLOT_S, Claim, Shortage, Slot, Take
-from gateway.access.limits import Allowance, Limits
+from gateway.access.limits import Allowance, Held, Limits
 from gateway.errors import RateLimited, StoreUnavailable
 from gateway.messages import Principal, Usage
 from gateway.stores.ledger import MemoryLedger
@@ -89,11 +90,18 @@ class Rig:
         self,
         tenants: dict[str, Allowance],
         keys: dict[tuple[str, str], Allowance] | None = None,
+        visitors: dict[str, Allowance] | None = None,
     ) -> None:
         self.clock = Clock()
         self.counts = Counts()
         self.ledger = Slow(self.clock)
-        self.limits = Limits(tenants, keys or {}, self.ledger, self.counts, _names())
+        self.limits = Limits(
+            tenants, keys or {}, visitors or {}, self.ledger, self.counts, _names()
+        )
+
+    def holds(self, visitor: str) -> AbstractAsyncContextManager[Held]:
+        """A turn of that visitor, which runs until the end of the block."""
+        return self.limits.admitted(SITE, visitor=visitor, body_bytes=40, max_tokens=100)
 
     async def ends(
         self,
@@ -171,15 +179,36 @@ async def test_another_tenant_is_not_touched() -> None:
 
 
 async def test_every_visitor_of_a_tenant_has_a_bucket() -> None:
-    rig = Rig({"acme": Allowance(requests_per_minute_per_client=2)})
+    rig = Rig({}, visitors={"acme": Allowance(requests_per_minute=2)})
     assert await rig.admits(tries=5, visitor="203.0.113.1") == 2
     assert await rig.admits(tries=5, visitor="203.0.113.2") == 2
     assert set(rig.counts.limits) == {"requests_per_minute_per_client"}
 
 
 async def test_who_has_no_address_has_no_visitors_limit() -> None:
-    rig = Rig({"acme": Allowance(requests_per_minute_per_client=1)})
+    rig = Rig({}, visitors={"acme": Allowance(requests_per_minute=1)})
     assert await rig.admits(tries=5, visitor=None) == 5
+
+
+async def test_every_visitor_of_a_tenant_has_turns_at_once_of_its_own() -> None:
+    rig = Rig({}, visitors={"acme": Allowance(concurrent_turns=2)})
+    one, other = "203.0.113.1", "203.0.113.2"
+    async with rig.holds(one), rig.holds(one):
+        assert not await rig.ends(visitor=one)
+        assert await rig.ends(visitor=other)
+    assert await rig.ends(visitor=one)
+    assert rig.counts.limits == ["concurrent_turns_per_client"]
+
+
+async def test_every_visitor_of_a_tenant_has_tokens_that_are_settled() -> None:
+    rig = Rig({}, visitors={"acme": Allowance(tokens_per_minute=200)})
+    one, other = "203.0.113.1", "203.0.113.2"
+    assert await rig.ends(visitor=one, deltas=70)  # 80 of 200
+    assert await rig.ends(visitor=one)  # nothing generated, nothing to pay
+    assert await rig.ends(visitor=one, deltas=70)  # 160
+    assert not await rig.ends(visitor=one, deltas=70)
+    assert await rig.ends(visitor=other, deltas=70)
+    assert rig.counts.limits == ["tokens_per_minute_per_client"]
 
 
 async def test_tokens_are_claimed_at_once_and_settled_by_the_usage() -> None:
@@ -382,7 +411,7 @@ async def test_a_cancelled_turn_gives_its_slot_and_its_tokens_back() -> None:
 async def test_without_its_ledger_a_limit_on_requests_lets_through_and_counts_it() -> None:
     counts, gone = Counts(), Gone()
     allowed = Allowance(requests_per_minute=1, concurrent_turns=1)
-    limits = Limits({"acme": allowed}, {}, gone, counts, _names())
+    limits = Limits({"acme": allowed}, {}, {}, gone, counts, _names())
     async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1) as held:
         assert (held.claim.takes, held.claim.slots) == ((), ())
         await limits.renew()
@@ -391,14 +420,14 @@ async def test_without_its_ledger_a_limit_on_requests_lets_through_and_counts_it
 
 
 async def test_without_its_ledger_a_limit_on_tokens_refuses() -> None:
-    limits = Limits({"acme": Allowance(tokens_per_minute=1)}, {}, Gone(), Counts(), _names())
+    limits = Limits({"acme": Allowance(tokens_per_minute=1)}, {}, {}, Gone(), Counts(), _names())
     with pytest.raises(StoreUnavailable):
         async with limits.admitted(SITE, visitor=None, body_bytes=1, max_tokens=1):
             raise AssertionError("it was admitted")
 
 
 async def test_nothing_is_asked_of_the_ledger_where_nothing_is_limited() -> None:
-    limits = Limits({}, {}, Gone(), Counts(), _names())
+    limits = Limits({}, {}, {}, Gone(), Counts(), _names())
     async with limits.admitted(SITE, visitor="203.0.113.1", body_bytes=1, max_tokens=None) as held:
         assert held.claim.takes == ()
 

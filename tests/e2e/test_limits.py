@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from tests.e2e.config import DIALECTS, tenant
 from tests.e2e.routes import MAIN, WIDGET, Chat
-from tests.e2e.wire import whole
+from tests.e2e.wire import Request, whole
 from tests.e2e.world import World, open_world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,6 +24,7 @@ async def world(
         "single": tenant("single", concurrent_turns=1),
         "streamed": tenant("streamed", tokens_per_minute=3200),
         "visited": tenant("visited", requests_per_minute_per_client=2),
+        "crowded": tenant("crowded", concurrent_turns_per_client=1),
         **{
             f"thrifty_{name}": tenant(f"thrifty_{name}", tokens_per_minute=1500)
             for name in DIALECTS
@@ -80,6 +81,26 @@ async def test_every_visitor_behind_the_proxy_has_a_limit(world: World) -> None:
     assert counts == {
         (f"203.0.113.{number}", status): 2 for number in range(2) for status in (200, 429)
     }
+
+
+async def test_a_visitor_has_one_turn_at_once_and_others_have_theirs_meanwhile(
+    world: World,
+) -> None:
+    def visit(number: int) -> Request:
+        request = WIDGET.request(f"crowd-{number}", "Hello", tenant="crowded")
+        return request.plus(("x-forwarded-for", f"203.0.113.{number % 2}"))
+
+    gate = world.reply_in_two("First", " second")
+    connection = await world.h1()
+    running = await connection.send(visit(0))
+    await running.part()
+    refused = await world.send(visit(2))
+    world.reply("Hello")
+    other = await world.send(visit(1))
+    gate.set()
+    await whole(running)
+    await connection.close()
+    assert (refused.status, other.status) == (429, 200)
 
 
 @pytest.mark.parametrize("chat", MAIN, ids=[chat.dialect for chat in MAIN])

@@ -212,3 +212,22 @@ async def test_full_buckets_leave_the_file(path: Path) -> None:
         assert left == [(1,)]
     finally:
         await store.close()
+
+
+async def test_slots_of_dead_holders_leave_the_file_whatever_their_names(path: Path) -> None:
+    clock = Clock()
+    store = SqliteStore(path, retention_days=None)
+    await store.open()
+    try:
+        ledger = SqliteLedger(store.write, clock=clock)
+        for number in range(5):
+            visitor = Slot("concurrent_turns_per_client", f"visitor {number}", 1)
+            await ledger.reserve(Claim(f"turn {number}", (), (visitor,)))
+        clock.now += SLOT_S
+        await ledger.reserve(turn("next"))
+        left = await store.write(
+            lambda connection: connection.execute("SELECT holder FROM limit_slots").fetchall()
+        )
+        assert left == [("next",)]
+    finally:
+        await store.close()
