@@ -2,10 +2,10 @@
 
 In front is the line of this process (`locks.py`), which knows who came first; its head takes the
 store's lease. Workers that wait for each other's lease ask again and again, so between workers
-there is no order; for `ELSEWHERE_S` they do so where nobody waits, too, because the client of a
-turn elsewhere may have left it, and nobody here can know. A lease is renewed while its turn runs;
-a worker that dies or is cut off from the store loses its leases after `lease_s`, and the store
-refuses what it still tries to write.
+there is no order. For `MOMENT_S` everybody waits, also where nobody waits for a running turn: its
+client may have left it, and on another connection that can be heard later than what it sends next.
+A lease is renewed while its turn runs; a worker that dies or is cut off from the store loses its
+leases after `lease_s`, and the store refuses what it still tries to write.
 
 A cancellation waits until the store's step in hand is over, so no lease is left without an owner.
 """
@@ -22,7 +22,7 @@ from gateway.messages import Conversation, ConversationKey, Lease, Leased, Messa
 from gateway.ports.conversations import ConversationStore
 from gateway.turn.locks import ConversationLocks, Hold, Leaving, stays
 
-ELSEWHERE_S: Final = 0.3
+MOMENT_S: Final = 0.3
 
 _log: Final = structlog.get_logger("gateway.turn")
 
@@ -88,12 +88,13 @@ class Seats:
     async def take(
         self, key: ConversationKey, begin: Begin, *, wait_s: float, leaving: Leaving = stays
     ) -> AsyncIterator[Seat]:
-        """A seat that `begin` opened, after waiting for at most `wait_s` if another turn runs.
+        """A seat that `begin` opened, after a wait of `wait_s`, or a moment, if another turn runs.
 
         `leaving` says whether the client has left, and the turn will end for that (`locks.py`).
         Raises `ConversationBusy`, and what `begin` raises.
         """
-        by = asyncio.get_running_loop().time() + max(wait_s, ELSEWHERE_S)
+        wait_s = max(wait_s, MOMENT_S)
+        by = asyncio.get_running_loop().time() + wait_s
         async with self._locks.hold(key, wait_s, leaving=leaving) as hold:
             begun = await self._begin(begin, by)
             if isinstance(begun, Leased):

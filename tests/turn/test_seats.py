@@ -132,11 +132,12 @@ async def test_a_turn_that_may_wait_comes_after_the_first(other: int) -> None:
         assert await waiting == ["q", "a"]
 
 
-async def test_a_turn_of_another_worker_has_a_moment_to_end() -> None:
+@pytest.mark.parametrize("other", [0, 1], ids=["same worker", "another worker"])
+async def test_a_turn_has_a_moment_to_end(other: int) -> None:
     workers = Workers()
 
     async def second() -> list[str]:
-        async with workers.turn(1) as seat:
+        async with workers.turn(other) as seat:
             return [message.id for message in seat.conversation.messages]
 
     async with workers.turn(0) as seat:
