@@ -50,6 +50,8 @@ from gateway.web.admission import Admission
 from gateway.web.cors import Cors
 from gateway.web.request import Request
 
+# So far back a client that posts a message again may go, however little of it the model is shown.
+_REPOSTED: Final = 30
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -155,7 +157,7 @@ class Chat:
         shown = serving.history_messages
         if shown > agent.history_messages:
             conversation = await services.store.load(conversation.key, messages=shown)
-        elif shown < agent.history_messages:
+        elif shown < len(conversation.messages):
             newest = conversation.messages[-shown:] if shown else ()
             conversation = replace(conversation, messages=newest)
         if terms.variables:
@@ -172,13 +174,16 @@ class Chat:
         services, agent, principal = self._services, asked.agent, asked.principal
         key = ConversationKey(principal.tenant, asked.dialect.name, asked.chat.conversation_id)
         once = _once(asked)
+        messages = agent.history_messages
+        if asked.chat.message_id is not None:
+            messages = max(messages, _REPOSTED)
 
         def begin() -> Coroutine[Any, Any, Leased | Recorded]:
             return services.store.begin(
                 key,
                 identity=principal.identity,
                 create=asked.options.unknown_conversation == "create",
-                messages=agent.history_messages,
+                messages=messages,
                 once=once,
             )
 
@@ -298,7 +303,7 @@ class Chat:
         """
         services, chat = self._services, facts.chat
         # A client that asks for another reply posts its message again, under the id it had.
-        known = {message.id for message in facts.conversation.messages}
+        known = {message.id for message in facts.seat.conversation.messages}
         asked_id = chat.message_id
         if asked_id is None or asked_id in known:
             asked_id = services.new_id()

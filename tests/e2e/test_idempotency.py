@@ -204,6 +204,20 @@ async def test_a_repeated_message_id_alone_never_replays(world: World) -> None:
     assert len(set(ids)) == len(ids)
 
 
+async def test_an_id_that_comes_again_is_known_however_little_the_model_is_shown(
+    world: World,
+) -> None:
+    slug = await world.conversation(HELPER, tenant="forgetful")
+    request = HELPER.request(slug, "Hello", tenant="forgetful")
+    for asked in (request, HELPER.request(slug, "And now?", tenant="forgetful"), request):
+        world.reply("Yes.")
+        assert read(HELPER, await world.send(asked)).text == "Yes."
+    assert [text for _, text in world.last_messages()] == ["And now?", "Yes.", "Hello"]
+    messages = (await tell(world, SHOW, slug, tenant="forgetful"))["messages"]
+    assert isinstance(messages, list)
+    assert len({message["id"] for message in messages}) == len(messages) == 6
+
+
 async def test_a_recorded_reply_outlives_the_process(tmp_path: Path) -> None:
     async with open_world(tmp_path, store=f"sqlite:{tmp_path / 'gateway.db'}") as world:
         request = await request_of(world, WIDGET)

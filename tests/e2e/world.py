@@ -324,6 +324,7 @@ def _tenants() -> dict[str, object]:
         "strict": tenant("strict", dialects=strict),
         "patient": tenant("patient", agent="patient"),
         "cut_off": tenant("cut_off", agent="cut_off"),
+        "forgetful": tenant("forgetful", agent="waiter"),
         "rationed": tenant("rationed", requests_per_minute=2),
         # Helper's clients have spent one before they can chat.
         **{
