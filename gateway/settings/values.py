@@ -20,6 +20,7 @@ NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 # How shells and other programs spell a place of SQLite's, and none of its paths.
 _NO_PATH: Final = re.compile(r"//|:|file:|~")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _BIND: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 # Another value than the HTTP client's own would damage the message, or the next one.
@@ -55,14 +56,14 @@ def _bind(value: str) -> str:
 
 def _refuse_control(value: str, what: str) -> None:
     """Some parsers drop control characters, and others stumble over them."""
-    if not value.isprintable():
+    if _CONTROL.search(value):
         raise ValueError(f"holds a character that no {what} has, such as the end of a line")
 
 
 def _base_url(value: str) -> str:
     _refuse_control(value, "address")
-    if " " in value:
-        raise ValueError("must not hold spaces")
+    if " " in value or not value.isprintable():
+        raise ValueError("must not hold spaces or unseen characters")
     try:
         parts = urlsplit(value)
         port = parts.port

@@ -235,6 +235,14 @@ def test_addresses_of_every_form_are_accepted(bind: str) -> None:
     assert load({"server": {"bind": [bind]}}).server.bind == (bind,)
 
 
+def test_a_path_may_have_characters_that_are_not_seen() -> None:
+    path = "/srv/\u65b0\u3057\u3044\u3000\u7bb1/a\u00a0b"
+    values = {"store": {"url": f"sqlite:{path}"}, "server": {"certificate": path}}
+    settings = load(values)
+    assert settings.store.url == f"sqlite:{path}"
+    assert str(settings.server.certificate) == path
+
+
 def test_several_listeners_may_each_take_a_free_port() -> None:
     settings = load({"server": {"bind": ["[::1]:0", "[::1]:0"]}, "admin": {"bind": "[::1]:0"}})
     assert len(settings.server.bind) == 2
