@@ -14,10 +14,12 @@ after its answer 2 s (and 64 KiB), the close after a refusal 2 s.
 """
 
 import asyncio
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from struct import pack
 from typing import Final
 
 from hypercorn.config import Config
@@ -35,6 +37,7 @@ from gateway.serving.http1_stream import Http1Stream, Outgoing, response_head
 
 _HEAD_S: Final = 5.0
 _LINGER_S: Final = 2.0
+_NO_LINGER: Final = pack("ii", 1, 0)
 _LINGER_BYTES: Final = 65_536
 _AHEAD_BYTES: Final = 65_536
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
@@ -191,7 +194,11 @@ class Http1Protocol:
 
     def app_ended(self, stream: Http1Stream) -> None:
         """If the application did not end its answer, the connection ends for it."""
-        if not stream.gone and not stream.ended:
+        if stream.gone or stream.ended:
+            return
+        if stream.begun and stream.ends_with_connection:
+            self._break_off()
+        else:
             self._refuse(Refused(500, "Internal server error"))
 
     def _turn_away(self, head: Head, reply: Reply) -> None:
@@ -259,6 +266,14 @@ class Http1Protocol:
     def _end(self) -> None:
         self._leave()
         self._transport.close()
+
+    def _break_off(self) -> None:
+        """Ends the connection with a reset: after a FIN an answer without a length is whole."""
+        self._leave()
+        found = self._transport.get_extra_info("socket")
+        with suppress(OSError):  # the client may have closed it already
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self._transport.abort()
 
     def _lost(self) -> None:
         self._leave()

@@ -126,6 +126,11 @@ class Http1Stream:
         """Whether another request may follow on the connection, once this one has come whole."""
         return self.ended and not self._closes
 
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether only the close tells the client where the answer ends (RFC 9112 section 6.3)."""
+        return self._with_body and not self._chunked and self._left is None
+
     async def run(self, app: Application) -> None:
         """Lets the application serve the request; whatever it does, the request comes to an end."""
         request = self._request

@@ -169,6 +169,13 @@ async def test_a_fault_in_the_answer_cuts_it_off(capsys: pytest.CaptureFixture[s
     assert "application_fault" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("capsys")
+async def test_a_fault_in_an_answer_that_ends_with_its_connection_is_a_reset() -> None:
+    async with serving() as it:
+        with pytest.raises(ConnectionResetError):
+            await it.talk(b"GET /break HTTP/1.0\r\n\r\n")
+
+
 async def test_a_drain_is_told_with_the_next_answer() -> None:
     async with serving() as it:
         connection = await it.connect()
