@@ -98,12 +98,14 @@ def _store_url(value: str) -> str:
 
 def _check_server_url(url: str) -> None:
     """Its text may hold a password, so no complaint repeats any of it."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         good = bool(parts.hostname) and parts.port != 0
+        good = good and re.fullmatch(r"(/[0-9]{0,4})?", parts.path) is not None
+        good = good and not parts.query and not parts.fragment
     except ValueError:
         good = False
-    if not good or not re.fullmatch(r"(/[0-9]{0,4})?", parts.path) or parts.query or parts.fragment:
+    if not good:
         raise ValueError("must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/DATABASE]")
 
 

@@ -147,6 +147,10 @@ def test_faults_come_in_the_order_of_the_file_and_each_has_its_line() -> None:
             ("store.url", f"valkey://{rest}", "must be SCHEME://")
             for rest in ("", "/0", "h:x", "h:0", "h:70000", "h/x", "h/0?db=1", "h#x", "u:hunter2@")
         ),
+        *(
+            ("store.url", f"valkey://{rest}", "must be SCHEME://[USER:PASSWORD@]HOST")
+            for rest in (":[hunter2]@h", "u:hunter2[@h", "u:hunter2\u2100@h")
+        ),
         ("store.retention_days", 1.5, "must be a whole number"),
         ("limits.body_bytes", 0, "must be at least 1"),
         (
