@@ -11,8 +11,8 @@ A cancellation waits until the store's step in hand is over, so no lease is left
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -168,21 +168,25 @@ class Seats:
 
 
 async def unbroken(
-    work: Coroutine[Any, Any, T], *, undo: Callable[[T], Awaitable[None]] | None = None
+    work: Coroutine[Any, Any, T],
+    *,
+    undo: Callable[[T], Coroutine[Any, Any, None]] | None = None,
 ) -> T:
-    """What `work` returns or raises. A cancellation is raised once it is over, and after `undo`
-    of its result."""
+    """What `work` returns or raises. A cancellation, or several, is raised once it is over, and
+    after `undo` of its result."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         if task.cancelled():
             raise
         error = task.exception()
         if error is None:
             if undo is not None:
-                await undo(task.result())
+                await unbroken(undo(task.result()))
         elif not isinstance(error, RequestError):
             # The cancellation hides from the caller that the store is at fault.
             _log.warning("store_step_failed", error=type(error).__name__)
