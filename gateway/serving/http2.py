@@ -271,6 +271,7 @@ class Http2Protocol:
         stream.answered()
         if not stream.uploaded:
             self._linger(stream.number)
+        self._rest()
 
     def app_ended(self, stream: Http2Stream) -> None:
         """The application is done; if it did not end its answer, the client is told so."""
@@ -284,9 +285,12 @@ class Http2Protocol:
         del self._streams[stream.number]
         self._config.connections.streams -= 1
         self._idle_since = self._loop.time()
-        if not self._streams and not self._closing:
-            self._farewell.at_rest()
+        self._rest()
         self._end_if_over()
+
+    def _rest(self) -> None:
+        if not self._closing and all(each.ended for each in self._streams.values()):
+            self._farewell.at_rest()
 
     # An upload whose answer has been sent.
 

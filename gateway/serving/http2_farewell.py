@@ -2,7 +2,8 @@
 
 The first still takes new streams; the second, a moment later, names the last one that is taken.
 Some clients take either for the end of their running streams too (h2, and so httpx): the first
-step can wait until there is none.
+step can wait until there is none. Then it comes in one write with the end of the last one, so that
+such a client has heard of it before its next request.
 """
 
 from collections.abc import Callable
@@ -64,4 +65,5 @@ class Farewell:
 
     def say(self, last_stream: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         """Sends GOAWAY past h2, which takes nothing more from a client that it has said it to."""
-        self._outbox.raw(GoAwayFrame(0, last_stream_id=last_stream, error_code=code).serialize())
+        frame = GoAwayFrame(0, last_stream_id=last_stream, error_code=code)
+        self._outbox.flush(frame.serialize())

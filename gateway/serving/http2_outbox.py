@@ -46,9 +46,9 @@ class Outbox:
         self._taken = 0
         self._taken_at = self._loop.time()
 
-    def flush(self) -> None:
-        """Writes the frames that h2 has made."""
-        if data := self._connection.data_to_send():
+    def flush(self, more: bytes = b"") -> None:
+        """Writes the frames that h2 has made, and `more` frames with them."""
+        if data := self._connection.data_to_send() + more:
             self.raw(data)
 
     def raw(self, data: bytes) -> None:

@@ -178,6 +178,16 @@ async def test_a_drain_can_wait_for_a_quiet_moment(it: Service) -> None:
         assert (await busy.goaway()).last_stream_id == EVERY_STREAM
 
 
+async def test_a_drain_is_told_with_the_end_of_the_last_answer(it: Service) -> None:
+    async with await it.client() as client:
+        it.connections.drain(quiet_s=60)
+        client.write(client.request(1, "/linger"))
+        assert await client.body(1) == [b"done"]
+        assert (await client.goaway()).last_stream_id == EVERY_STREAM
+        assert it.running["/linger"] == 1
+        it.go.set()
+
+
 async def test_a_drain_waits_for_the_first_stream_of_a_connection_but_not_for_long(
     it: Service,
 ) -> None:
