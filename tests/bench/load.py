@@ -34,6 +34,7 @@ from tests.model_streams import openai_stream
 _TENANTS: Final = tuple(f"t{number}" for number in range(10))
 _PLACES: Final = 500
 _LONG_S: Final = 4.0
+_RETRY_AFTER_S: Final = 1.0
 _numbers: Final = count()
 
 
@@ -136,18 +137,22 @@ class Rig:
             "/metrics, admin": (admin, b"/metrics"),
         }
 
-    async def turn(self, seen: Seen, tenant_name: str = "t0") -> None:
-        """One turn in a new conversation."""
-        seen.add(await self._crowd.ask(_message(tenant_name)))
+    async def turn(self, seen: Seen, tenant_name: str = "t0") -> int:
+        """The status of one turn in a new conversation."""
+        ended = await self._crowd.ask(_message(tenant_name))
+        seen.add(ended)
+        return ended.status
 
     async def closed_loop(self, clients: int, seconds: float) -> Seen:
-        """So many clients, each with the next turn as soon as its last one ended."""
+        """So many clients, each with the next turn as soon as its last one ended, or when it may
+        come again."""
         end = asyncio.get_running_loop().time() + seconds
         seen = Seen(until=end)
 
         async def client() -> None:
             while asyncio.get_running_loop().time() < end:
-                await self.turn(seen)
+                if await self.turn(seen) == 503:
+                    await asyncio.sleep(_RETRY_AFTER_S)
 
         await asyncio.gather(*(client() for _ in range(clients)))
         return seen
@@ -160,9 +165,9 @@ class Rig:
         began = loop.time()
         seen = {name: Seen(until=began + seconds) for name in rates}
         probes = {name: Seen() for name in self._probes}
-        running: set[asyncio.Task[None]] = set()
+        running: set[asyncio.Future[object]] = set()
 
-        def start(work: Awaitable[None]) -> None:
+        def start(work: Awaitable[object]) -> None:
             task = asyncio.ensure_future(work)
             running.add(task)
             task.add_done_callback(running.discard)
