@@ -73,7 +73,7 @@ fuzz: $(VENV)/.development ## Feed parsers and codecs random input for some minu
 	@HYPOTHESIS_PROFILE=long $(PY) -m pytest -n 2 --timeout 1200 tests/fuzz tests/framing \
 	  tests/upstreams/test_streams.py tests/test_transcripts.py $(ARGS)
 
-load: $(VENV)/.development ## Ask more of a gateway than it can serve (two minutes).
+load: $(VENV)/.development ## Ask more of a gateway than it can serve (five minutes).
 	@$(PY) -m tests.bench.load $(ARGS)
 
 certify: $(VENV)/.runtime ## Cut the shipped recordings at every byte and judge every dialect (three minutes).
