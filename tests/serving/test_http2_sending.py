@@ -99,7 +99,7 @@ async def test_the_end_of_the_connection_ends_every_wait(it: Service) -> None:
     client = await it.client({WINDOW: 0})
     for number in range(1, 41, 2):
         client.write(client.request(number, "/much"))
-    await it.until(lambda: it.running["/much"] == 20)
+    await it.until(lambda: it.running["/much"] + it.ended["/much"] == 20)
     await client.status(1)
     await client.close()
     await it.until(lambda: it.ended["/much"] == 20)
@@ -110,7 +110,7 @@ async def test_a_broken_connection_ends_every_wait(it: Service) -> None:
     client.write(client.credit(0, LARGE))
     for number in range(1, 41, 2):
         client.write(client.request(number, "/much"))
-    await it.until(lambda: it.running["/much"] == 20)
+    await it.until(lambda: it.running["/much"] + it.ended["/much"] == 20)
     await client.status(1)
     client.writer.transport.abort()
     await it.until(lambda: it.ended["/much"] == 20)
